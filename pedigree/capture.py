@@ -1,0 +1,109 @@
+"""What a run is made of besides data: code, lock, installed distributions.
+
+Captured when a run starts and kept in its record. Code is *dirty* when it differs from its
+commit; files that change in normal use (parameters, DVC's pointers and lock) do not count, and are
+recorded by digest instead.
+"""
+
+import importlib.metadata
+import subprocess
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pedigree
+from pedigree.digests import digest_file, digest_manifest, sha256_hex, sorted_manifest
+from pedigree.settings import Settings
+
+LOCK = "constraints.txt"
+CODE_FOLDERS = ("pedigree", "assets", "checks", "pipelines")
+_NORMAL_CHANGES = ("params.yaml", "dvc.lock", "*.dvc", "*.gitignore", "digests/*", "metrics/*")
+
+
+class Code(Settings):
+    """Which code ran: its commit, whether it differed from it, and the digest of its files."""
+
+    repository: str | None
+    commit: str | None
+    dirty: bool
+    changed_files: tuple[str, ...]
+    diff_sha256: str | None
+    files_digest: str
+    version: str
+
+
+class Environment(Settings):
+    """Which lock, and which distributions were in fact installed."""
+
+    lock: str | None
+    lock_sha256: str | None
+    distributions: dict[str, str]
+
+
+def find_code_root(project_root: Path) -> Path:
+    """Return the checkout whose code runs: the project's own, or where `pedigree` lies."""
+    if (project_root / "pedigree" / "__init__.py").is_file():
+        return project_root
+    return Path(pedigree.__file__).resolve().parent.parent
+
+
+def capture_code(root: Path) -> Code:
+    """Describe the code below `root`; a folder that is no git checkout has no commit."""
+    commit = _git(root, "rev-parse", "--verify", "HEAD")
+    changed: list[str] = []
+    diff = ""
+    if commit is not None:
+        listing = _git(root, "status", "--porcelain", "-z", "--untracked-files=all", "--", ".") or ""
+        for item in listing.split("\0"):
+            name = item[3:]
+            if name and not any(fnmatch(name, pattern) for pattern in _NORMAL_CHANGES):
+                changed.append(name)
+        if changed:
+            diff = _git(root, "diff", "HEAD", "--", *changed) or ""
+    entries = [
+        digest_file(path).model_copy(update={"path": path.relative_to(root).as_posix()})
+        for folder in CODE_FOLDERS
+        for path in sorted((root / folder).rglob("*.py"))
+    ]
+    return Code(
+        repository=_repository(root),
+        commit=commit,
+        dirty=bool(changed) or commit is None,
+        changed_files=tuple(sorted(changed)),
+        diff_sha256=sha256_hex(diff.encode()) if changed else None,
+        files_digest=digest_manifest(sorted_manifest(entries)),
+        version=pedigree.__version__,
+    )
+
+
+def capture_environment(root: Path) -> Environment:
+    """Describe the lock in `root` and the distributions that this interpreter has."""
+    lock = root / LOCK
+    found = {
+        str(one.metadata["Name"]).lower().replace("_", "-"): one.version
+        for one in importlib.metadata.distributions()
+    }
+    return Environment(
+        lock=LOCK if lock.is_file() else None,
+        lock_sha256=digest_file(lock).sha256 if lock.is_file() else None,
+        distributions=dict(sorted(found.items())),
+    )
+
+
+def _repository(root: Path) -> str | None:
+    """Return the remote's address without user name, password or token."""
+    url = _git(root, "remote", "get-url", "origin")
+    if url is None or "://" not in url:
+        return url
+    scheme, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip("\n") if done.returncode == 0 else None

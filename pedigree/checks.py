@@ -1,0 +1,83 @@
+"""The checks there are: what each claims, about what, and which code decides it.
+
+A verdict carries the digest of that code, so that a verdict reached by other code is stale.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pedigree.digests import digest_file, digest_manifest
+from pedigree.errors import PedigreeError
+
+_PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: its claim, its subject, and the files that implement it."""
+
+    name: str
+    subject: Literal["snapshot", "model"]
+    claim: str
+    code: tuple[str, ...]
+
+    def code_digest(self) -> str:
+        """Return the digest of the files that decide this check."""
+        return _digest_code(self.code)
+
+
+@cache
+def _digest_code(files: tuple[str, ...]) -> str:
+    return digest_manifest(
+        tuple(digest_file(_PACKAGE / name).model_copy(update={"path": name}) for name in files)
+    )
+
+
+_NEIGHBOURS = ("neighbours/kernel.py", "poisoning/near_duplicates.py")
+_CHECKS = (
+    Check(
+        "schema_holds",
+        "snapshot",
+        "columns, types, texts and labels are as declared",
+        ("integrity.py", "curation.py"),
+    ),
+    Check(
+        "snapshot_digest_matches",
+        "snapshot",
+        "bytes, rows and DVC pointer are the ones that the digest names",
+        ("integrity.py", "snapshots.py", "digests.py"),
+    ),
+    Check(
+        "near_duplicate_label_conflicts",
+        "snapshot",
+        "near-copies of a text do not dispute its label beyond what is natural",
+        _NEIGHBOURS,
+    ),
+    Check(
+        "evaluation_leakage",
+        "snapshot",
+        "no evaluation row is a near-copy of a training row",
+        _NEIGHBOURS,
+    ),
+    Check("weights_are_finite", "model", "every weight is a finite number", ("integrity.py",)),
+    Check(
+        "evaluation_accuracy",
+        "model",
+        "accuracy is above its floor and not below production's, overall and per source",
+        ("training/evaluation.py",),
+    ),
+)
+CHECKS = {check.name: check for check in _CHECKS}
+
+
+def find_check(name: str) -> Check:
+    """Return a check by its name.
+
+    Raises:
+        PedigreeError: there is none, for example because a policy names one that does not exist.
+    """
+    if name not in CHECKS:
+        raise PedigreeError(f"There is no check {name!r}: known are {', '.join(CHECKS)}.")
+    return CHECKS[name]

@@ -1,0 +1,282 @@
+"""Fetched bytes become rows: parsed strictly, each row knowing its source and labeller.
+
+Comes after `fetching`, before `curation`. A row that cannot be read as declared is an error that
+names the file and the line; nothing is skipped or guessed.
+
+    row_key  who the row is:   sha256 of (source id, source key), or where the source has no key,
+                               of (source id, text, occurrence number)
+    row_id   what it says now: sha256 of the row key and all fields (`snapshots` adds it)
+"""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from pedigree.archives import read_member
+from pedigree.digests import canonical_json, sha256_hex
+from pedigree.errors import PedigreeError
+from pedigree.fetching import Fetched
+from pedigree.sources import Format, Labels, Ratings, Source
+
+# One row a document. `label` is null where the source declares none or its score is in no range;
+# `annotator` is null where nobody recorded who labelled the row (UNKNOWN in reports).
+RAW_SCHEMA = pa.schema(
+    [
+        pa.field("row_key", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("source_key", pa.string()),
+        pa.field("raw_text", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("annotator", pa.string()),
+        pa.field("ratings", pa.list_(pa.int64())),
+        pa.field("label_batch", pa.string()),
+        pa.field("guideline_version", pa.string()),
+    ]
+)
+
+
+def read_documents(source: Source, fetched: Fetched) -> pa.Table:
+    """Parse a source's verified files into one table of `RAW_SCHEMA`, sorted by row key.
+
+    Raises:
+        PedigreeError: a file is empty, is no valid UTF-8, lacks a declared column, holds a label
+            outside the declared set, or gives two rows the same key.
+    """
+    rows: dict[str, list[Any]] = {"text": [], "label": [], "key": [], "annotator": []}
+    for entry, path in fetched.files:
+        where = f"{source.id} ({entry.path})"
+        data = read_member(path, source.member, source.max_bytes) if source.member else path
+        table = read_table(data, source.format, where)
+        for role, values in rows.items():
+            column = cast(str | None, getattr(source.columns, role))
+            values += _column(table, column, role, where) if column else [None] * table.num_rows
+    for position, text in enumerate(rows["text"]):
+        if text is None:
+            raise PedigreeError(f"{source.id} has no text in row {position}: drop or fill the row.")
+    keys = _row_keys(source.id, rows["key"], rows["text"])
+    ratings: list[list[int] | None] = [None] * len(keys)
+    if source.ratings is not None:
+        ratings = _read_ratings(source, source.ratings, fetched, rows["key"])
+    count = len(keys)
+    table = pa.table(
+        {
+            "row_key": keys,
+            "source": [source.id] * count,
+            "source_key": rows["key"],
+            "raw_text": rows["text"],
+            "label": _read_labels(source, rows["label"]),
+            "annotator": rows["annotator"],
+            "ratings": ratings,
+            "label_batch": [source.label_batch] * count,
+            "guideline_version": [source.guideline_version] * count,
+        },
+        schema=RAW_SCHEMA,
+    )
+    return table.sort_by("row_key")
+
+
+def read_table(data: bytes | Path, form: Format, where: str) -> pa.Table:
+    """Read CSV, TSV, JSONL or Parquet; text formats give columns of strings.
+
+    Raises:
+        PedigreeError: the content is empty or not what the format says.
+    """
+    readers: dict[str, Callable[[bytes | Path, Format, str], pa.Table]] = {
+        "csv": _read_delimited,
+        "tsv": _read_delimited,
+        "jsonl": _read_jsonl,
+        "parquet": _read_parquet,
+    }
+    size = len(data) if isinstance(data, bytes) else data.stat().st_size
+    if not size:
+        raise PedigreeError(f"{where} is empty: expected at least one row.")
+    table = readers[form.type](data, form, where)
+    if not table.num_rows:
+        raise PedigreeError(f"{where} has no rows: expected at least one.")
+    return table
+
+
+def _read_delimited(data: bytes | Path, form: Format, where: str) -> pa.Table:
+    content = data if isinstance(data, bytes) else data.read_bytes()
+    _require_utf8(content, where)
+    delimiter = "," if form.type == "csv" else "\t"
+    names = list(form.columns) if form.columns else _header(content, delimiter, form, where)
+    try:
+        return pa_csv.read_csv(
+            io.BytesIO(content),
+            read_options=pa_csv.ReadOptions(
+                column_names=names, skip_rows=0 if form.columns else 1, block_size=64 << 20
+            ),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=delimiter,
+                quote_char='"' if form.quoting else False,
+                newlines_in_values=form.quoting,
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise PedigreeError(f"{where} cannot be read as {form.type}: {error}.") from None
+
+
+def _header(content: bytes, delimiter: str, form: Format, where: str) -> list[str]:
+    import csv
+
+    text = content.split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
+    quoting = csv.QUOTE_MINIMAL if form.quoting else csv.QUOTE_NONE
+    names = next(csv.reader([text], delimiter=delimiter, quoting=quoting), [])
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise PedigreeError(f"{where} has two columns named {', '.join(twice)}: rename one.")
+    return names
+
+
+def _require_utf8(content: bytes, where: str) -> None:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise PedigreeError(
+            f"{where} is not valid UTF-8: byte {content[error.start]:#04x} in line {line}. Convert "
+            "the file to UTF-8."
+        ) from None
+
+
+def _read_jsonl(data: bytes | Path, form: Format, where: str) -> pa.Table:
+    content = data if isinstance(data, bytes) else data.read_bytes()
+    _require_utf8(content, where)
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(content.decode("utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise PedigreeError(f"{where} line {number} is not valid JSON: {error}.") from None
+        if not isinstance(record, dict):
+            raise PedigreeError(f"{where} line {number} is no JSON object.")
+        records.append(cast(dict[str, Any], record))
+    names = list(dict.fromkeys(name for record in records for name in record))
+    columns = {name: [_text(record.get(name)) for record in records] for name in names}
+    return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _read_parquet(data: bytes | Path, form: Format, where: str) -> pa.Table:
+    try:
+        return pq.read_table(pa.BufferReader(data) if isinstance(data, bytes) else data)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise PedigreeError(f"{where} cannot be read as Parquet: {error}.") from None
+
+
+def _column(table: pa.Table, name: str, role: str, where: str) -> list[Any]:
+    if name not in table.column_names:
+        raise PedigreeError(
+            f"{where} has no column {name!r} for the {role}: it has "
+            f"{', '.join(table.column_names)}. Correct 'columns' in the source's file."
+        )
+    column = table.column(name)
+    if not pa.types.is_string(column.type):
+        try:
+            column = column.cast(pa.string())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise PedigreeError(
+                f"{where} column {name!r} holds {column.type}, which is no {role}."
+            ) from None
+    return cast(list[Any], column.to_pylist())
+
+
+def _row_keys(source_id: str, keys: Sequence[str | None], texts: Sequence[str]) -> list[str]:
+    if any(key is not None for key in keys):
+        counts = Counter(keys)
+        if None in counts or len(counts) < len(keys):
+            key = next(key for key, count in counts.items() if key is None or count > 1)
+            raise PedigreeError(
+                f"{source_id} has {counts[key]} rows with the key {key!r}: a key must name one row. "
+                "Correct the file, or leave out 'columns.key'."
+            )
+        return [_digest_fields(source_id, "key", key) for key in keys]
+    seen: Counter[str] = Counter()
+    result: list[str] = []
+    for text in texts:
+        result.append(_digest_fields(source_id, "text", text, seen[text]))
+        seen[text] += 1
+    return result
+
+
+def _digest_fields(*fields: str | int | None) -> str:
+    return sha256_hex(b"pedigree/row-key/v1\n" + canonical_json(list(fields)))
+
+
+def _read_labels(source: Source, values: Sequence[str | None]) -> list[str | None]:
+    if source.labels is None:
+        return [None] * len(values)
+    read = _by_score if source.labels.from_score else _by_value
+    labels: list[str | None] = []
+    for position, value in enumerate(values):
+        try:
+            labels.append(read(source.labels, value))
+        except (KeyError, ValueError, TypeError):
+            expected = ", ".join(source.labels.values or ["a number"])
+            raise PedigreeError(
+                f"{source.id} has the label {value!r} in row {position}: expected {expected}. "
+                "Correct the row or declare the label in the source's file."
+            ) from None
+    return labels
+
+
+def _by_value(labels: Labels, value: str | None) -> str | None:
+    return (labels.values or {})[value] if value is not None else None
+
+
+def _by_score(labels: Labels, value: str | None) -> str | None:
+    score = float(cast(str, value))
+    if score != score:
+        raise ValueError("not a number")
+    for name, limits in (labels.from_score or {}).items():
+        if (limits.min is None or score >= limits.min) and (
+            limits.max is None or score <= limits.max
+        ):
+            return name
+    return None
+
+
+def _read_ratings(
+    source: Source, ratings: Ratings, fetched: Fetched, keys: Sequence[str]
+) -> list[list[int] | None]:
+    by_key: dict[str, list[int]] = {}
+    for entry, path in fetched.files:
+        where = f"{source.id} ratings ({entry.path})"
+        table = read_table(
+            read_member(path, ratings.member, source.max_bytes), ratings.format, where
+        )
+        for key, value in zip(
+            _column(table, ratings.key, "key", where),
+            _column(table, ratings.values, "ratings", where),
+            strict=True,
+        ):
+            try:
+                scores = json.loads(value)
+                by_key[key] = [int(score) for score in scores]
+            except (TypeError, ValueError):
+                raise PedigreeError(
+                    f"{where} has {value!r} for {key!r}: expected a list of whole numbers."
+                ) from None
+    missing = [key for key in keys if key not in by_key]
+    if missing:
+        raise PedigreeError(
+            f"{source.id} has no ratings for {len(missing)} rows, the first with key "
+            f"{missing[0]!r}: correct the ratings' member or leave 'ratings' out."
+        )
+    return [by_key[key] for key in keys]

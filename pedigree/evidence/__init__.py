@@ -1,0 +1,1 @@
+"""Evidence: signed statements, the policy, verdicts and the gate that reads them."""

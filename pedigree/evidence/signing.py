@@ -1,0 +1,120 @@
+"""DSSE envelopes: statements signed with ed25519, verified before they are believed.
+
+The format is https://github.com/secure-systems-lab/dsse (protocol and envelope, v1.0). A key is
+known by the sha256 of its public half in DER (SubjectPublicKeyInfo)::
+
+    >>> envelope = sign_statement(statement, load_development_key(folder))
+    >>> verify_envelope(envelope, [public_key])      # the statement, or VerificationFailed
+"""
+
+import base64
+import binascii
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import cast
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from pedigree.digests import JSON, canonical_json, sha256_hex
+from pedigree.errors import PedigreeError, VerificationFailed
+from pedigree.files import PARTIAL, explain_disk_errors
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+DEVELOPMENT_KEY = "development.pem"
+
+
+def key_id(key: Ed25519PublicKey) -> str:
+    """Return the sha256 of the public key's DER form."""
+    return sha256_hex(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+def load_development_key(folder: Path) -> Ed25519PrivateKey:
+    """Return the project's development key; make it on first use.
+
+    Raises:
+        PedigreeError: the file holds no ed25519 private key.
+    """
+    path = folder / DEVELOPMENT_KEY
+    if not path.exists():
+        _make_key(path)
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise PedigreeError(f"{path} holds no ed25519 private key: restore it, or move it away.")
+    return key
+
+
+def _make_key(path: Path) -> None:
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    with explain_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{PARTIAL}{os.getpid()}")
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(pem)
+        try:
+            os.link(partial, path)  # fails where another process was first: its key stays
+        except FileExistsError:
+            pass
+        finally:
+            partial.unlink()
+
+
+def sign_statement(statement: Mapping[str, JSON], key: Ed25519PrivateKey) -> bytes:
+    """Return a DSSE envelope over the RFC 8785 form of a statement."""
+    payload = canonical_json(statement)
+    signature = key.sign(_pre_authentication_encoding(PAYLOAD_TYPE, payload))
+    return canonical_json(
+        {
+            "payloadType": PAYLOAD_TYPE,
+            "payload": base64.b64encode(payload).decode(),
+            "signatures": [
+                {"keyid": key_id(key.public_key()), "sig": base64.b64encode(signature).decode()}
+            ],
+        }
+    )
+
+
+def verify_envelope(data: bytes, keys: Iterable[Ed25519PublicKey]) -> dict[str, JSON]:
+    """Return the statement of an envelope that one of `keys` signed.
+
+    Raises:
+        VerificationFailed: it is no DSSE envelope, or no trusted key signed these bytes.
+    """
+    try:
+        envelope = json.loads(data)
+        payload = base64.b64decode(envelope["payload"], validate=True)
+        kind = cast(str, envelope["payloadType"])
+        signatures = [
+            (cast(str, item["keyid"]), base64.b64decode(item["sig"], validate=True))
+            for item in envelope["signatures"]
+        ]
+    except (ValueError, KeyError, TypeError, binascii.Error):
+        raise VerificationFailed("it is no DSSE envelope") from None
+    message = _pre_authentication_encoding(kind, payload)
+    known = {key_id(key): key for key in keys}
+    for identifier, signature in signatures:
+        if identifier in known and kind == PAYLOAD_TYPE:
+            try:
+                known[identifier].verify(signature, message)
+            except InvalidSignature:
+                continue
+            return cast(dict[str, JSON], json.loads(payload))
+    raise VerificationFailed("no trusted key signed it")
+
+
+def _pre_authentication_encoding(kind: str, payload: bytes) -> bytes:
+    return b"DSSEv1 %d %s %d %s" % (len(kind.encode()), kind.encode(), len(payload), payload)

@@ -1,0 +1,153 @@
+"""Where signed statements lie, and how they are found: by the digest of what they speak about.
+
+    <evidence>/<subject's 64 hex digits>/<kind>-<envelope's sha256>.dsse.json
+
+A file is written once, whole, and never changed. A statement that no trusted key signed is
+reported as such, never returned.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from pedigree.digests import JSON, hex_of, sha256_hex
+from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
+from pedigree.evidence.policy import Policy
+from pedigree.evidence.signing import load_development_key, sign_statement, verify_envelope
+from pedigree.files import write_atomically
+from pedigree.project import Project
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+
+# What a statement is about, by the file names' first part.
+PREDICATES = {
+    "verdict": "https://in-toto.io/attestation/test-result/v0.1",
+    "training": "https://slsa.dev/provenance/v1",
+    "promotion": "https://slsa.dev/verification_summary/v1",
+    "evaluation": "urn:pedigree:predicate:evaluation:v1",
+    "base-model": "urn:pedigree:predicate:base-model:v1",
+    "snapshot": "urn:pedigree:predicate:snapshot:v1",
+    "rebuild": "urn:pedigree:predicate:rebuild:v1",
+}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One verified statement: the digest of its envelope, and what it says."""
+
+    kind: str
+    digest: str
+    path: Path
+    subjects: tuple[dict[str, Any], ...]
+    predicate: dict[str, Any]
+    content: dict[str, JSON]
+
+
+@dataclass(frozen=True)
+class EvidenceStore:
+    """The statements of one project, and the keys that are trusted to have signed them."""
+
+    folder: Path
+    trusted: tuple[Ed25519PublicKey, ...]
+    signer: Ed25519PrivateKey | None = field(default=None, repr=False)
+
+    def write(
+        self, kind: str, subjects: list[dict[str, JSON]], predicate: dict[str, JSON]
+    ) -> Statement:
+        """Sign and keep a statement; its first subject is what it is found by."""
+        if self.signer is None:
+            raise PedigreeError("There is no key to sign with: the policy accepts no development key.")
+        content: dict[str, JSON] = {
+            "_type": STATEMENT_TYPE,
+            "subject": subjects,
+            "predicateType": PREDICATES[kind],
+            "predicate": predicate,
+        }
+        envelope = sign_statement(content, self.signer)
+        digest = sha256_hex(envelope)
+        about = cast(dict[str, str], subjects[0]["digest"])["sha256"]
+        path = self.folder / about / f"{kind}-{digest}.dsse.json"
+        write_atomically(path, envelope)
+        return self.read(path)
+
+    def read(self, path: Path) -> Statement:
+        """Read one envelope.
+
+        Raises:
+            VerificationFailed: no trusted key signed it, or it is not what its name says.
+        """
+        kind, _, rest = path.name.rpartition("-")
+        data = path.read_bytes()
+        if sha256_hex(data) != rest.removesuffix(".dsse.json"):
+            raise VerificationFailed(f"The statement {path} was changed after it was written.")
+        try:
+            content = verify_envelope(data, self.trusted)
+        except VerificationFailed as error:
+            raise VerificationFailed(f"The statement {path} is not trusted: {error}.") from None
+        subjects = cast(list[dict[str, Any]], content["subject"])
+        if content["predicateType"] != PREDICATES.get(kind) or path.parent.name != (
+            subjects[0]["digest"]["sha256"]
+        ):
+            raise VerificationFailed(f"The statement {path} was moved: it speaks of another thing.")
+        return Statement(
+            kind,
+            f"sha256:{sha256_hex(data)}",
+            path,
+            tuple(subjects),
+            cast(dict[str, Any], content["predicate"]),
+            content,
+        )
+
+    def about(self, digest: str, kind: str) -> tuple[list[Statement], list[str]]:
+        """Return the trusted statements of a kind about `digest`, and why others are not."""
+        statements: list[Statement] = []
+        problems: list[str] = []
+        for path in sorted((self.folder / hex_of(digest)).glob(f"{kind}-*.dsse.json")):
+            try:
+                statements.append(self.read(path))
+            except VerificationFailed as error:
+                problems.append(str(error))
+        return statements, problems
+
+    def all(self, kind: str) -> Iterator[Statement]:
+        """Yield every trusted statement of a kind, in the order of their paths."""
+        for path in sorted(self.folder.glob(f"*/{kind}-*.dsse.json")):
+            yield self.read(path)
+
+    def find_subject(self, prefix: str, kind: str) -> str:
+        """Return the one digest that starts with `prefix` and has a statement of `kind`.
+
+        Raises:
+            EvidenceMissing: there is none.
+            PedigreeError: the prefix is too short or fits several.
+        """
+        value = prefix.removeprefix("sha256:").lower()
+        if len(value) < 12 or set(value) - set("0123456789abcdef"):
+            raise PedigreeError(
+                f"{prefix!r} is neither an environment nor a digest: give at least 12 digits of the "
+                "digest, or a name such as 'production'."
+            )
+        found = sorted(
+            {path.parent.name for path in self.folder.glob(f"{value}*/{kind}-*.dsse.json")}
+        )
+        if not found:
+            raise EvidenceMissing(f"No {kind} evidence is known about {prefix}: see `pedigree models`.")
+        if len(found) > 1:
+            raise PedigreeError(f"{prefix!r} fits {len(found)} digests: give more digits.")
+        return f"sha256:{found[0]}"
+
+
+def open_store(project: Project, policy: Policy, *, write: bool = False) -> EvidenceStore:
+    """Open a project's evidence with the keys that its policy trusts.
+
+    With `write`, the development key is made where there is none.
+    """
+    if not policy.keys.accept_development_keys:
+        return EvidenceStore(project.evidence, ())
+    if not write and not (project.keys / "development.pem").exists():
+        return EvidenceStore(project.evidence, ())
+    key = load_development_key(project.keys)
+    return EvidenceStore(project.evidence, (key.public_key(),), key if write else None)

@@ -1,0 +1,157 @@
+"""Verdicts and the gate that reads them.
+
+A check's result becomes an in-toto test-result statement about the digest that was checked, bound
+to the policy, to the check's code and to whatever else it looked at. Dagster's `blocking` guards
+one run; `require_passed` guards every run, because training and promotion call it themselves::
+
+    >>> require_passed(store, snapshot.digest, policy.training.required_checks, policy)
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from pedigree.checks import find_check
+from pedigree.digests import JSON, hex_of
+from pedigree.errors import GateClosed
+from pedigree.evidence.policy import Policy
+from pedigree.evidence.store import EvidenceStore, Statement
+from pedigree.findings import CheckResult
+
+_RESULT = {"INFO": "PASSED", "WARN": "WARNED", "ERROR": "FAILED"}
+
+
+def record_verdict(
+    store: EvidenceStore,
+    digest: str,
+    result: CheckResult,
+    policy: Policy,
+    now: datetime,
+    inputs: Mapping[str, str] | None = None,
+) -> Statement:
+    """Sign what a check found about `digest`.
+
+    Args:
+        store: where the statement goes.
+        digest: what was checked.
+        result: what was found.
+        policy: under which thresholds.
+        now: when.
+        inputs: digests of whatever else was looked at, by name (the evaluation snapshot, say).
+    """
+    check = find_check(result.check)
+    outcome = _RESULT[result.severity]
+    configuration: list[JSON] = [
+        {"name": "policy", "digest": {"sha256": hex_of(policy.digest())}},
+        {"name": "check-code", "digest": {"sha256": hex_of(check.code_digest())}},
+        *[
+            {"name": name, "digest": {"sha256": hex_of(value)}}
+            for name, value in sorted((inputs or {}).items())
+        ],
+    ]
+    names = {"PASSED": "passedTests", "WARNED": "warnedTests", "FAILED": "failedTests"}
+    lists: dict[str, JSON] = {name: [] for name in names.values()}
+    lists[names[outcome]] = [check.name]
+    return store.write(
+        "verdict",
+        [{"name": check.subject, "digest": {"sha256": hex_of(digest)}}],
+        {
+            "result": outcome,
+            "configuration": configuration,
+            **lists,
+            "summary": result.summary,
+            "counts": dict(result.counts),
+            "checkedOn": now.astimezone(UTC).isoformat(),
+        },
+    )
+
+
+def verdict_check(statement: Statement) -> str:
+    """Return the name of the check that a verdict is about."""
+    predicate = statement.predicate
+    for key in ("passedTests", "warnedTests", "failedTests"):
+        names = cast(list[str], predicate.get(key, []))
+        if names:
+            return names[0]
+    return ""
+
+
+def _configuration(statement: Statement) -> dict[str, str]:
+    items = cast(list[dict[str, Any]], statement.predicate["configuration"])
+    return {item["name"]: "sha256:" + item["digest"]["sha256"] for item in items}
+
+
+def find_verdict(
+    store: EvidenceStore,
+    digest: str,
+    name: str,
+    policy: Policy,
+    inputs: Mapping[str, str] | None = None,
+) -> tuple[Statement | None, str]:
+    """Return the newest verdict that counts, or None and the reason why there is none."""
+    statements, problems = store.about(digest, "verdict")
+    mine = [one for one in statements if verdict_check(one) == name]
+    wanted = {
+        "policy": policy.digest(),
+        "check-code": find_check(name).code_digest(),
+        **(inputs or {}),
+    }
+    fresh: list[Statement] = []
+    stale: list[str] = []
+    for one in mine:
+        has = _configuration(one)
+        changed = sorted(key for key in wanted.keys() & has.keys() if has[key] != wanted[key])
+        changed += sorted({"policy", "check-code"} - has.keys())
+        if changed:
+            stale.append(" and ".join(changed))
+        else:
+            fresh.append(one)
+    if fresh:
+        return max(fresh, key=lambda one: cast(str, one.predicate["checkedOn"])), ""
+    if stale:
+        return None, f"is stale (another {stale[-1]} since)"
+    if problems:
+        return None, f"is not signed by a trusted key ({problems[0]})"
+    return None, "is missing"
+
+
+def require_passed(
+    store: EvidenceStore,
+    digest: str,
+    required: Sequence[str],
+    policy: Policy,
+    what: str,
+    inputs: Mapping[str, str] | None = None,
+) -> list[Statement]:
+    """Return the verdict of every required check, or refuse.
+
+    Args:
+        store: where verdicts are looked up.
+        digest: what is about to be used.
+        required: the checks that must have passed; none is refused, it would let all through.
+        policy: the policy in force.
+        what: what waits behind the gate, for the message ("training", "promotion to production").
+        inputs: digests that a verdict must have been reached with, where it names them.
+
+    Raises:
+        GateClosed: a verdict is missing, failed, stale or unsigned. The message names each.
+    """
+    if not required:
+        raise GateClosed(f"The policy requires no check for {what}: list at least one.")
+    passed: list[Statement] = []
+    reasons: list[str] = []
+    for name in required:
+        verdict, problem = find_verdict(store, digest, name, policy, inputs)
+        if verdict is None:
+            reasons.append(f"the verdict of {name} {problem}")
+        elif verdict.predicate["result"] == "FAILED":
+            reasons.append(f"{name} failed: {verdict.predicate['summary']}")
+        else:
+            passed.append(verdict)
+    if reasons:
+        raise GateClosed(
+            f"{what.capitalize()} is refused for {find_check(required[0]).subject} {digest}: "
+            f"{'; '.join(reasons)} Run the checks on it (`pedigree run --until checks`, or the "
+            "asset's checks in the Dagster UI) and mend what they name."
+        )
+    return passed

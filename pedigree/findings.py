@@ -1,0 +1,82 @@
+"""What a check finds: rows with a reason, and the result that they add up to.
+
+A check is a pure function from a table to a `CheckResult`; it neither writes nor decides what
+happens next. `to_table` gives the findings as one Arrow table, worst first.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import pyarrow as pa
+
+from pedigree.digests import JSON
+
+Severity: TypeAlias = Literal["INFO", "WARN", "ERROR"]
+
+FINDINGS_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("check", pa.string(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),
+        pa.field("severity", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One flagged row: its 0-based position, how suspect (higher is more), why, and with whom."""
+
+    row: int
+    score: float
+    severity: Severity
+    reason: str
+    group: str
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The outcome of one check on one subject.
+
+    Attributes:
+        check: name of the check.
+        passed: whether what the check claims holds.
+        summary: one sentence with the count, the threshold and, if it failed, the way out.
+        counts: figures for people and for the verdict.
+        findings: flagged rows; a failed check of a whole may have none.
+        examples: at most 20 records to look at, worst first.
+    """
+
+    check: str
+    passed: bool
+    summary: str
+    counts: dict[str, JSON] = field(default_factory=dict[str, JSON])
+    findings: tuple[Finding, ...] = ()
+    examples: tuple[dict[str, JSON], ...] = ()
+
+    @property
+    def severity(self) -> Severity:
+        """The worst that the result says."""
+        if not self.passed:
+            return "ERROR"
+        return "WARN" if any(f.severity == "WARN" for f in self.findings) else "INFO"
+
+
+def to_table(results: Sequence[CheckResult]) -> pa.Table:
+    """Return the findings of several checks as `FINDINGS_SCHEMA`, by check, worst first."""
+    records = [
+        {
+            "row": finding.row,
+            "check": result.check,
+            "score": finding.score,
+            "severity": finding.severity,
+            "reason": finding.reason,
+            "group": finding.group,
+        }
+        for result in results
+        for finding in sorted(result.findings, key=lambda f: (-f.score, f.row))
+    ]
+    return pa.Table.from_pylist(records, FINDINGS_SCHEMA)

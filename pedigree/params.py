@@ -1,0 +1,109 @@
+"""The parameters of a run: the one definition that the library, the CLI, the Launchpad and
+`params.yaml` share.
+
+`params.yaml` holds the values, and under `profiles` named sets of changes to them::
+
+    >>> load_params(Path("params.yaml"), profile="demo").train.epochs
+    1
+"""
+
+from pathlib import Path
+from typing import Literal, cast
+
+from pydantic import Field
+
+from pedigree.errors import PedigreeError
+from pedigree.settings import Settings, parse_settings, read_yaml
+
+
+class CurationParams(Settings):
+    """Which documents are kept."""
+
+    min_characters: int = Field(default=2, ge=1, description="shorter canonical texts are dropped")
+    max_characters: int = Field(default=100_000, ge=1, description="longer ones are dropped")
+
+
+class SplitParams(Settings):
+    """How documents are divided into training and evaluation rows."""
+
+    evaluation_fraction: float = Field(default=0.2, gt=0, lt=1)
+    max_rows: int | None = Field(
+        default=None, ge=2, description="keep about this many rows, near-duplicates together"
+    )
+    similarity: float = Field(
+        default=0.7, gt=0, le=1, description="texts at least this alike stay on one side"
+    )
+    seed: int = Field(default=0, ge=0)
+
+
+class TrainingParams(Settings):
+    """Everything that decides the weights besides data, base model, code and machine."""
+
+    method: Literal["lora", "scratch"] = Field(
+        default="lora", description="adapt the base model, or train a small encoder from scratch"
+    )
+    seed: int = Field(default=0, ge=0)
+    epochs: int = Field(default=3, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    accumulation_steps: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_fraction: float = Field(default=0.06, ge=0, lt=1)
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(default=96, ge=4, le=512, description="longer texts are truncated")
+    lora_rank: int = Field(default=8, ge=1)
+    lora_alpha: int = Field(default=16, ge=1)
+    lora_dropout: float = Field(default=0.05, ge=0, lt=1)
+    lora_targets: tuple[str, ...] = ("query", "value")
+    hidden_size: int = Field(default=128, ge=8, description="of the encoder from scratch")
+    layers: int = Field(default=2, ge=1, description="of the encoder from scratch")
+    mode: Literal["strict", "fast"] = Field(
+        default="strict", description="strict: same machine class, same bits; fast: no promise"
+    )
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    threads: int = Field(default=2, ge=1)
+    cpu_capability: Literal["default", "avx2", "avx512"] = Field(
+        default="avx2", description="instruction set that strict mode pins"
+    )
+
+
+class Params(Settings):
+    """All parameters of one run of the main job."""
+
+    base_model: str = Field(description="id of a file in base_models/")
+    model_name: str = Field(default="pedigree-model", pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    curation: CurationParams = CurationParams()
+    split: SplitParams = SplitParams()
+    train: TrainingParams = TrainingParams()
+
+
+def load_params(path: Path, profile: str | None = None) -> Params:
+    """Read `params.yaml` and apply one of its profiles (its own `profile` where none is given).
+
+    Raises:
+        PedigreeError: the file is not valid, or there is no such profile.
+    """
+    values = read_yaml(path)
+    profiles = values.pop("profiles", {})
+    default = values.pop("profile", None)
+    chosen = profile or default
+    if chosen is not None:
+        if not isinstance(profiles, dict) or chosen not in profiles:
+            known = ", ".join(sorted(map(str, cast(dict[str, object], profiles or {})))) or "none"
+            raise PedigreeError(f"{path} has no profile {chosen!r}: it has {known}.")
+        changes = cast(dict[str, object], profiles)[str(chosen)]
+        values = _merge(values, cast(dict[str, object], changes or {}))
+    return parse_settings(Params, values, str(path))
+
+
+def _merge(values: dict[str, object], changes: dict[str, object]) -> dict[str, object]:
+    merged = dict(values)
+    for key, change in changes.items():
+        current = merged.get(key)
+        if isinstance(change, dict) and isinstance(current, dict):
+            merged[key] = _merge(
+                cast(dict[str, object], current), cast(dict[str, object], change)
+            )
+        else:
+            merged[key] = change
+    return merged

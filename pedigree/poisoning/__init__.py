@@ -1,0 +1,1 @@
+"""Poisoning checks: pure functions from a table to findings, one module a family."""

@@ -1,0 +1,210 @@
+"""The training record: everything that a model was made of, as one SLSA provenance statement.
+
+`externalParameters` and `resolvedDependencies` say what went in, `internalParameters` where and
+how it ran. `TrainingRecord` is the same as a typed object; `to_predicate` and `read_record` go
+back and forth, so a statement alone is enough to rebuild from. docs/evidence.md has the format.
+"""
+
+from typing import Any, cast
+
+from pedigree.capture import Code, Environment
+from pedigree.digests import JSON, FileEntry, Manifest, digest_json, digest_manifest, hex_of
+from pedigree.errors import VerificationFailed
+from pedigree.evidence.store import Statement
+from pedigree.params import TrainingParams
+from pedigree.settings import Settings
+from pedigree.versioning import DvcPointer
+
+BUILD_TYPE = "urn:pedigree:build:training:v1"
+BUILDER = "urn:pedigree:builder:local:v1"
+
+
+class SnapshotInput(Settings):
+    """A snapshot that went in: what it is, and where DVC keeps its bytes."""
+
+    digest: str
+    manifest_digest: str
+    rows: int
+    zone: str
+    dvc: DvcPointer
+
+
+class BaseModelInput(Settings):
+    """The base model that went in, and where its weights came from."""
+
+    id: str
+    digest: str
+    uri: str
+    uri_sha256: str
+    licence: str
+    publisher: str
+
+
+class TrainingInputs(Settings):
+    """All that decides the weights: equal inputs on an equal machine give equal bits."""
+
+    params: TrainingParams
+    labels: tuple[str, ...]
+    training: SnapshotInput
+    base: BaseModelInput
+    code: Code
+    environment: Environment
+
+    def configuration(self) -> str:
+        """Return the digest that binds a checkpoint to its run."""
+        return digest_json(
+            {
+                "params": self.params.model_dump(mode="json"),
+                "labels": list(self.labels),
+                "training": self.training.digest,
+                "base": self.base.digest,
+                "code": self.code.files_digest,
+                "lock": self.environment.lock_sha256,
+                "distributions": dict(self.environment.distributions),
+            }
+        )
+
+
+class TrainingRecord(Settings):
+    """One finished training run."""
+
+    model_name: str
+    model_files: Manifest
+    adapter_digest: str | None
+    inputs: TrainingInputs
+    evaluation_snapshot: SnapshotInput
+    hardware: dict[str, Any]
+    environment_variables: dict[str, str]
+    steps: int
+    tokens: int
+    final_loss: float
+    started_on: str
+    finished_on: str
+    invocation: str
+    mlflow_run: str
+    mlflow_model: str
+    location: str
+    settings_files: dict[str, str]
+
+    @property
+    def model_digest(self) -> str:
+        """The identity of the model's folder."""
+        return digest_manifest(self.model_files)
+
+    def to_predicate(self, verdicts: list[Statement]) -> dict[str, JSON]:
+        """Return the SLSA v1 provenance predicate."""
+        inputs = self.inputs
+        internal = cast(dict[str, JSON], self.model_dump(mode="json"))
+        external: dict[str, JSON] = {
+            "repository": inputs.code.repository,
+            "ref": inputs.code.commit,
+            "model_name": internal.pop("model_name"),
+            "params": inputs.params.model_dump(mode="json"),
+            "labels": list(inputs.labels),
+            "base_model": inputs.base.id,
+            "adapters": [],
+        }
+        dependencies: list[JSON] = [
+            {
+                "name": "code",
+                "uri": inputs.code.repository or "",
+                "digest": {
+                    **({"gitCommit": inputs.code.commit} if inputs.code.commit else {}),
+                    "sha256": hex_of(inputs.code.files_digest),
+                },
+            },
+            *[
+                {
+                    "name": name,
+                    "uri": snapshot.dvc.path,
+                    # md5 is where DVC keeps it; sha256 is what it must be.
+                    "digest": {"sha256": hex_of(snapshot.digest), "md5": snapshot.dvc.md5},
+                }
+                for name, snapshot in (
+                    ("training_snapshot", inputs.training),
+                    ("evaluation_snapshot", self.evaluation_snapshot),
+                )
+            ],
+            {
+                "name": "base_model",
+                "uri": inputs.base.uri,
+                "digest": {"sha256": hex_of(inputs.base.digest)},
+            },
+            *[
+                {
+                    "name": f"verdict:{verdict.predicate['summary'][:80]}",
+                    "digest": {"sha256": hex_of(verdict.digest)},
+                }
+                for verdict in verdicts
+            ],
+        ]
+        if inputs.environment.lock_sha256 is not None:
+            dependencies.append(
+                {
+                    "name": "lock",
+                    "uri": inputs.environment.lock or "",
+                    "digest": {"sha256": inputs.environment.lock_sha256},
+                }
+            )
+        return {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": external,
+                "internalParameters": internal,
+                "resolvedDependencies": dependencies,
+            },
+            "runDetails": {
+                "builder": {"id": BUILDER, "version": {"pedigree": inputs.code.version}},
+                "metadata": {
+                    "invocationId": self.invocation,
+                    "startedOn": self.started_on,
+                    "finishedOn": self.finished_on,
+                },
+                "byproducts": [
+                    {"name": "mlflow-run", "uri": f"mlflow-run:{self.mlflow_run}"},
+                    {"name": "mlflow-model", "uri": f"models:/{self.mlflow_model}"},
+                ],
+            },
+        }
+
+    def subjects(self) -> list[dict[str, JSON]]:
+        """Return the statement's subjects: the folder first, then each file."""
+        return [
+            {"name": self.model_name, "digest": {"sha256": hex_of(self.model_digest)}},
+            *[
+                cast(dict[str, JSON], {"name": f.path, "digest": {"sha256": f.sha256}})
+                for f in self.model_files
+            ],
+        ]
+
+
+def read_record(statement: Statement) -> TrainingRecord:
+    """Return the record that a training statement carries.
+
+    Raises:
+        VerificationFailed: its parts contradict each other.
+    """
+    definition = statement.predicate["buildDefinition"]
+    record = TrainingRecord.model_validate(
+        {
+            **definition["internalParameters"],
+            "model_name": definition["externalParameters"]["model_name"],
+        }
+    )
+    subject = "sha256:" + statement.subjects[0]["digest"]["sha256"]
+    if record.model_digest != subject:
+        raise VerificationFailed(
+            f"The statement {statement.digest} is about {subject} but describes "
+            f"{record.model_digest}."
+        )
+    return record
+
+
+def find_adapter_digest(files: Manifest) -> str | None:
+    """Return the digest of the `adapter/` folder in a model's manifest, or None without one."""
+    inside = tuple(
+        FileEntry(path=f.path.removeprefix("adapter/"), size=f.size, sha256=f.sha256)
+        for f in files
+        if f.path.startswith("adapter/")
+    )
+    return digest_manifest(inside) if inside else None
