@@ -20,8 +20,10 @@ from pedigree.digests import (
     hex_of,
 )
 from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
+from pedigree.evidence.store import open_store
 from pedigree.fetching import Fetched, fetch_pinned
 from pedigree.files import folder_named_by_content
+from pedigree.project import Project
 from pedigree.settings import Settings, parse_settings, read_yaml
 
 _SAFE_SUFFIXES = (".safetensors", ".json", ".txt", ".md")
@@ -105,6 +107,26 @@ def fetch_base_model(
                 f"found {digest}. Nothing was kept."
             )
     return open_base_model(digest, root), fetched
+
+
+def ingest_base_model(
+    project: Project, source: BaseModelSource, now: datetime
+) -> tuple[BaseModelFolder, Fetched]:
+    """Fetch a base model into the project and sign where it came from."""
+    model, fetched = fetch_base_model(source, project.base_models, project.download_cache, now)
+    declared = source.model_dump(mode="json", include={"id", "title", "uri", "licence", "publisher"})
+    open_store(project, project.policy(), write=True).write(
+        "base-model",
+        [{"name": source.id, "digest": {"sha256": hex_of(model.digest)}}],
+        {
+            **declared,
+            "uriDigest": {"sha256": fetched.sha256},
+            "revision": fetched.revision,
+            "fetchedOn": fetched.fetched_at,
+            "files": [entry.model_dump() for entry in model.files],
+        },
+    )
+    return model, fetched
 
 
 def open_base_model(digest: str, root: Path) -> BaseModelFolder:

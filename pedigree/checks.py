@@ -25,11 +25,12 @@ class Check:
 
     def code_digest(self) -> str:
         """Return the digest of the files that decide this check."""
-        return _digest_code(self.code)
+        return digest_code(*self.code)
 
 
 @cache
-def _digest_code(files: tuple[str, ...]) -> str:
+def digest_code(*files: str) -> str:
+    """Return the digest of files of this package: which code did something."""
     return digest_manifest(
         tuple(digest_file(_PACKAGE / name).model_copy(update={"path": name}) for name in files)
     )

@@ -35,7 +35,7 @@ RAW_SCHEMA = pa.schema(
         pa.field("raw_text", pa.string(), nullable=False),
         pa.field("label", pa.string()),
         pa.field("annotator", pa.string()),
-        pa.field("ratings", pa.list_(pa.int64())),
+        pa.field("ratings", pa.list_(pa.field("element", pa.int64()))),  # as Parquet names it
         pa.field("label_batch", pa.string()),
         pa.field("guideline_version", pa.string()),
     ]
@@ -56,11 +56,12 @@ def read_documents(source: Source, fetched: Fetched) -> pa.Table:
         table = read_table(data, source.format, where)
         for role, values in rows.items():
             column = cast(str | None, getattr(source.columns, role))
-            values += _column(table, column, role, where) if column else [None] * table.num_rows
+            values += read_column(table, column, role, where) if column else [None] * table.num_rows
     for position, text in enumerate(rows["text"]):
         if text is None:
             raise PedigreeError(f"{source.id} has no text in row {position}: drop or fill the row.")
-    keys = _row_keys(source.id, rows["key"], rows["text"])
+    labels = _read_labels(source, rows["label"])
+    keys = _row_keys(source.id, rows["key"], rows["text"], [labels, rows["annotator"]])
     ratings: list[list[int] | None] = [None] * len(keys)
     if source.ratings is not None:
         ratings = _read_ratings(source, source.ratings, fetched, rows["key"])
@@ -71,7 +72,7 @@ def read_documents(source: Source, fetched: Fetched) -> pa.Table:
             "source": [source.id] * count,
             "source_key": rows["key"],
             "raw_text": rows["text"],
-            "label": _read_labels(source, rows["label"]),
+            "label": labels,
             "annotator": rows["annotator"],
             "ratings": ratings,
             "label_batch": [source.label_batch] * count,
@@ -163,10 +164,23 @@ def _read_jsonl(data: bytes | Path, form: Format, where: str) -> pa.Table:
             raise PedigreeError(f"{where} line {number} is not valid JSON: {error}.") from None
         if not isinstance(record, dict):
             raise PedigreeError(f"{where} line {number} is no JSON object.")
+        if "\\u" in line and not _is_unicode(record):
+            raise PedigreeError(
+                f"{where} line {number} holds half of a surrogate pair, which is no Unicode text: "
+                "correct the escape sequence."
+            )
         records.append(cast(dict[str, Any], record))
     names = list(dict.fromkeys(name for record in records for name in record))
     columns = {name: [_text(record.get(name)) for record in records] for name in names}
     return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+
+
+def _is_unicode(record: Any) -> bool:
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(value: Any) -> str | None:
@@ -180,11 +194,16 @@ def _read_parquet(data: bytes | Path, form: Format, where: str) -> pa.Table:
         raise PedigreeError(f"{where} cannot be read as Parquet: {error}.") from None
 
 
-def _column(table: pa.Table, name: str, role: str, where: str) -> list[Any]:
+def read_column(table: pa.Table, name: str, role: str, where: str) -> list[Any]:
+    """Return a column as a list of strings or None.
+
+    Raises:
+        PedigreeError: there is no such column, or it holds no plain values.
+    """
     if name not in table.column_names:
         raise PedigreeError(
             f"{where} has no column {name!r} for the {role}: it has "
-            f"{', '.join(table.column_names)}. Correct 'columns' in the source's file."
+            f"{', '.join(table.column_names)}. Name one of these."
         )
     column = table.column(name)
     if not pa.types.is_string(column.type):
@@ -197,7 +216,12 @@ def _column(table: pa.Table, name: str, role: str, where: str) -> list[Any]:
     return cast(list[Any], column.to_pylist())
 
 
-def _row_keys(source_id: str, keys: Sequence[str | None], texts: Sequence[str]) -> list[str]:
+def _row_keys(
+    source_id: str,
+    keys: Sequence[str | None],
+    texts: Sequence[str],
+    others: Sequence[Sequence[str | None]],
+) -> list[str]:
     if any(key is not None for key in keys):
         counts = Counter(keys)
         if None in counts or len(counts) < len(keys):
@@ -207,11 +231,15 @@ def _row_keys(source_id: str, keys: Sequence[str | None], texts: Sequence[str]) 
                 "Correct the file, or leave out 'columns.key'."
             )
         return [_digest_fields(source_id, "key", key) for key in keys]
+    # Equal texts are numbered in the order of their other fields, never of the file's lines.
+    order = sorted(
+        range(len(texts)), key=lambda row: (texts[row], *[column[row] or "" for column in others])
+    )
     seen: Counter[str] = Counter()
-    result: list[str] = []
-    for text in texts:
-        result.append(_digest_fields(source_id, "text", text, seen[text]))
-        seen[text] += 1
+    result = [""] * len(texts)
+    for row in order:
+        result[row] = _digest_fields(source_id, "text", texts[row], seen[texts[row]])
+        seen[texts[row]] += 1
     return result
 
 
@@ -262,8 +290,8 @@ def _read_ratings(
             read_member(path, ratings.member, source.max_bytes), ratings.format, where
         )
         for key, value in zip(
-            _column(table, ratings.key, "key", where),
-            _column(table, ratings.values, "ratings", where),
+            read_column(table, ratings.key, "key", where),
+            read_column(table, ratings.values, "ratings", where),
             strict=True,
         ):
             try:

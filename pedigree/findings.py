@@ -6,25 +6,16 @@ happens next. `to_table` gives the findings as one Arrow table, worst first.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import pyarrow as pa
+from pedigree.digests import JSON, sha256_hex
+from pedigree.files import write_atomically
 
-from pedigree.digests import JSON
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Severity: TypeAlias = Literal["INFO", "WARN", "ERROR"]
-
-FINDINGS_SCHEMA = pa.schema(
-    [
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("check", pa.string(), nullable=False),
-        pa.field("score", pa.float64(), nullable=False),
-        pa.field("severity", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
-    ]
-)
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -65,8 +56,19 @@ class CheckResult:
         return "WARN" if any(f.severity == "WARN" for f in self.findings) else "INFO"
 
 
-def to_table(results: Sequence[CheckResult]) -> pa.Table:
-    """Return the findings of several checks as `FINDINGS_SCHEMA`, by check, worst first."""
+def to_table(results: Sequence[CheckResult]) -> "pa.Table":
+    """Return the findings of several checks as one table, by check, worst first."""
+    import pyarrow as pa
+
+    strings = ("severity", "reason", "group")
+    schema = pa.schema(
+        [
+            pa.field("row", pa.int64(), nullable=False),
+            pa.field("check", pa.string(), nullable=False),
+            pa.field("score", pa.float64(), nullable=False),
+            *[pa.field(name, pa.string(), nullable=False) for name in strings],
+        ]
+    )
     records = [
         {
             "row": finding.row,
@@ -79,4 +81,28 @@ def to_table(results: Sequence[CheckResult]) -> pa.Table:
         for result in results
         for finding in sorted(result.findings, key=lambda f: (-f.score, f.row))
     ]
-    return pa.Table.from_pylist(records, FINDINGS_SCHEMA)
+    return pa.Table.from_pylist(records, schema)
+
+
+def write_findings(results: Sequence[CheckResult], path: Path) -> None:
+    """Write the findings of several checks as one Parquet file."""
+    write_atomically(path, _to_parquet(results))
+
+
+def save_findings(result: CheckResult, folder: Path) -> Path | None:
+    """Keep every finding of a check, named by its content; None where there is none."""
+    if not result.findings:
+        return None
+    data = _to_parquet([result])
+    path = folder / f"{result.check}-{sha256_hex(data)}.parquet"
+    write_atomically(path, data)
+    return path
+
+
+def _to_parquet(results: Sequence[CheckResult]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    out = pa.BufferOutputStream()
+    pq.write_table(to_table(results), out)
+    return out.getvalue().to_pybytes()

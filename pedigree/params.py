@@ -54,7 +54,7 @@ class TrainingParams(Settings):
     lora_rank: int = Field(default=8, ge=1)
     lora_alpha: int = Field(default=16, ge=1)
     lora_dropout: float = Field(default=0.05, ge=0, lt=1)
-    lora_targets: tuple[str, ...] = ("query", "value")
+    lora_targets: list[str] = ["query", "value"]
     hidden_size: int = Field(default=128, ge=8, description="of the encoder from scratch")
     layers: int = Field(default=2, ge=1, description="of the encoder from scratch")
     mode: Literal["strict", "fast"] = Field(

@@ -46,6 +46,11 @@ class Project:
         """Return where a zone's intermediate tables lie, each in a folder named by its digest."""
         return self.zone(zone) / "tables"
 
+    @property
+    def curated(self) -> Path:
+        """Where curated documents lie, which are not divided into zones yet."""
+        return self.root / "data" / "curated"
+
     def fetched(self, zone: Zone) -> Path:
         """Return where the fetched files of a zone's sources lie, named by their sha256."""
         return self.zone(zone) / "fetched"

@@ -117,6 +117,7 @@ def _row_id(row: dict[str, Any]) -> str:
 
 
 def _describe_schema(table: pa.Table) -> tuple[tuple[str, str], ...]:
+    described: list[tuple[str, str]] = []
     for field in table.schema:
         kind = field.type.value_type if pa.types.is_list(field.type) else field.type
         if not (pa.types.is_string(kind) or pa.types.is_integer(kind)):
@@ -124,7 +125,8 @@ def _describe_schema(table: pa.Table) -> tuple[tuple[str, str], ...]:
                 f"Column {field.name!r} holds {field.type}: a snapshot holds strings, whole "
                 "numbers and lists of them, which have one canonical form."
             )
-    return tuple((field.name, str(field.type)) for field in table.schema)
+        described.append((field.name, f"list<{kind}>" if pa.types.is_list(field.type) else str(kind)))
+    return tuple(described)
 
 
 def _identify(table: pa.Table, zone: str) -> tuple[str, tuple[tuple[str, str], ...], str]:

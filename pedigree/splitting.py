@@ -6,6 +6,7 @@ changes nothing.
 """
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import cast
 
@@ -27,8 +28,10 @@ class Split:
     groups: int
 
 
-def split_documents(curated: pa.Table, params: SplitParams) -> Split:
-    """Divide rows by group.
+def split_documents(
+    curated: pa.Table, params: SplitParams, held_out: Collection[str] = ()
+) -> Split:
+    """Divide rows by group; a group with a row of a `held_out` source is evaluated, never trained.
 
     Raises:
         PedigreeError: one side would be empty.
@@ -40,6 +43,9 @@ def split_documents(curated: pa.Table, params: SplitParams) -> Split:
     # Rows are sorted by key, so a component's smallest position has its smallest key.
     draws = np.array([_draw(params.seed, keys[i], "split") for i in range(len(keys))])[group]
     evaluation = draws < params.evaluation_fraction
+    if held_out:
+        sources = cast(list[str], curated.column("source").to_pylist())
+        evaluation |= np.isin(group, group[np.isin(sources, list(held_out))])
     kept = np.ones(len(keys), bool)
     if params.max_rows is not None and len(keys) > params.max_rows:
         order = np.array([_draw(params.seed, key, "sample") for key in keys])[group]

@@ -27,6 +27,9 @@ class DvcPointer(Settings):
 
 @contextmanager
 def _repository(root: Path) -> Iterator[Any]:
+    import logging
+
+    logging.getLogger("dvc").setLevel(logging.WARNING)
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.lock import LockError
     from dvc.repo import Repo

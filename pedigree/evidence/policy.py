@@ -77,6 +77,7 @@ class Policy(Settings):
     keys: KeyPolicy = KeyPolicy()
     checks: CheckLimits = CheckLimits()
     training: Demands
+    evaluation: Demands
     environments: dict[str, EnvironmentDemands]
 
     def digest(self) -> str:

@@ -29,6 +29,8 @@ PREDICATES = {
     "promotion": "https://slsa.dev/verification_summary/v1",
     "evaluation": "urn:pedigree:predicate:evaluation:v1",
     "base-model": "urn:pedigree:predicate:base-model:v1",
+    "source": "urn:pedigree:predicate:source:v1",
+    "curation": "urn:pedigree:predicate:curation:v1",
     "snapshot": "urn:pedigree:predicate:snapshot:v1",
     "rebuild": "urn:pedigree:predicate:rebuild:v1",
 }

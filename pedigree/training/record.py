@@ -11,6 +11,7 @@ from pedigree.capture import Code, Environment
 from pedigree.digests import JSON, FileEntry, Manifest, digest_json, digest_manifest, hex_of
 from pedigree.errors import VerificationFailed
 from pedigree.evidence.store import Statement
+from pedigree.evidence.verdicts import verdict_check
 from pedigree.params import TrainingParams
 from pedigree.settings import Settings
 from pedigree.versioning import DvcPointer
@@ -132,7 +133,7 @@ class TrainingRecord(Settings):
             },
             *[
                 {
-                    "name": f"verdict:{verdict.predicate['summary'][:80]}",
+                    "name": f"verdict:{verdict_check(verdict)}",
                     "digest": {"sha256": hex_of(verdict.digest)},
                 }
                 for verdict in verdicts

@@ -26,7 +26,6 @@ from pedigree.snapshots import open_snapshot
 from pedigree.sources import load_sources
 from pedigree.tracking import tracked_run
 from pedigree.training.determinism import worker_environment
-from pedigree.training.evaluation import Evaluation
 from pedigree.training.launch import run_worker
 from pedigree.training.record import (
     BaseModelInput,
@@ -35,7 +34,7 @@ from pedigree.training.record import (
     TrainingRecord,
     find_adapter_digest,
 )
-from pedigree.training.worker import EvaluateRequest, TrainRequest
+from pedigree.training.worker import TrainRequest
 from pedigree.versioning import read_pointer
 
 CHECKPOINT_EVERY = 50
@@ -214,22 +213,6 @@ def load_record(project: Project, digest: str) -> TrainingRecord:
     if not path.is_file():
         raise EvidenceMissing(f"No training record is known of {digest}: train it first.")
     return TrainingRecord.model_validate_json(path.read_bytes())
-
-
-def evaluate_model(
-    project: Project, record: TrainingRecord, report: Report, inherited: Mapping[str, str]
-) -> Evaluation:
-    """Evaluate a recorded model on its evaluation snapshot, in a process of its own."""
-    request = EvaluateRequest(
-        code_root=find_code_root(project.root),
-        params=record.inputs.params,
-        labels=record.inputs.labels,
-        snapshots=project.snapshots("evaluation"),
-        snapshot=record.evaluation_snapshot.digest,
-        model=project.root / record.location,
-        model_digest=record.model_digest,
-    )
-    return Evaluation.model_validate(run_worker(request, report, inherited)["evaluation"])
 
 
 def _record_path(project: Project, digest: str) -> Path:

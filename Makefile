@@ -1,0 +1,47 @@
+# Two commands matter: `make demo` (the main job on the real default) and `make test`.
+# Both do their own set-up, in one virtual environment.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+export PEDIGREE_DOWNLOADS ?= $(CURDIR)/.pedigree/downloads
+export DAGSTER_HOME := $(CURDIR)/.dagster
+export DAGSTER_DISABLE_TELEMETRY := yes
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: install demo test test-slow lint format ui mlflow clean
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv || { echo "Install Python's venv module first: apt install python3-venv" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,dev]'
+	$(BIN)/python -m pip check
+	touch $@
+
+demo: install
+	$(BIN)/pedigree run --profile demo
+
+test: install
+	$(BIN)/python -m pytest -n 2
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/dg check defs
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: install
+	$(BIN)/dg dev
+
+mlflow: install
+	$(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination mlartifacts
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,1 @@
+"""What exists: the Dagster assets, thin. Their work is done in `pedigree`."""

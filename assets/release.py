@@ -1,0 +1,36 @@
+"""The release asset: which model production was given."""
+
+import dagster as dg
+
+from assets.resources import ProjectResource
+from assets.versions import find_digest, materialised
+from pedigree.checks import digest_code
+from pedigree.release import promote_model
+
+ENVIRONMENT = "production"
+
+
+@dg.asset(
+    deps=["fine_tuned_model", "model_attestation"],
+    group_name="release",
+    kinds={"mlflow", "in-toto"},
+    owners=["team:ml-engineering"],
+    code_version=digest_code("release.py", "tracking.py"),
+)
+def production_model(
+    context: dg.AssetExecutionContext, project: ProjectResource
+) -> dg.MaterializeResult:
+    """The model in production: an MLflow version and alias, after every verdict was required."""
+    digest = find_digest(context, "fine_tuned_model")
+    attestation = find_digest(context, "model_attestation")
+    promotion = promote_model(project.open(), digest, ENVIRONMENT, project.now())
+    return materialised(
+        digest,
+        {"fine_tuned_model": digest, "model_attestation": attestation},
+        {
+            "mlflow_model_version": f"{promotion.name}:{promotion.version}",
+            "mlflow_alias": f"{promotion.name}@{ENVIRONMENT}",
+            "policy": promotion.policy,
+            "statement": dg.MetadataValue.path(str(promotion.statement.path)),
+        },
+    )

@@ -1,0 +1,1 @@
+"""What must be true: the Dagster asset checks, thin. They block, and leave signed verdicts."""

@@ -1,0 +1,67 @@
+"""Checks of the snapshots: form, bytes, label disputes and leakage. Each blocks training."""
+
+import dagster as dg
+
+from assets.resources import ProjectResource
+from assets.versions import find_digest
+from checks.verdicts import conclude
+from pedigree.integrity import check_schema, check_snapshot
+from pedigree.poisoning.near_duplicates import find_label_conflicts, find_leakage
+from pedigree.project import Zone
+from pedigree.snapshots import open_snapshot
+from pedigree.sources import load_sources
+from pedigree.versioning import read_pointer
+
+CONTEXT = dg.AssetCheckExecutionContext
+
+
+def build_snapshot_checks(zone: Zone) -> list[dg.AssetChecksDefinition]:
+    """Return the checks that every snapshot must pass."""
+    asset = f"{zone}_snapshot"
+
+    @dg.asset_check(asset=asset, blocking=True)
+    def schema_holds(context: CONTEXT, project: ProjectResource) -> dg.AssetCheckResult:
+        """Columns, types, texts and labels are as declared."""
+        digest, place = find_digest(context, asset), project.open()
+        table = open_snapshot(digest, place.snapshots(zone)).read()
+        sources = load_sources(place.root / "sources").values()
+        declared = {one.id: one.labels.names for one in sources if one.labels}
+        return conclude(project, digest, check_schema(table, declared))
+
+    @dg.asset_check(asset=asset, blocking=True)
+    def snapshot_digest_matches(context: CONTEXT, project: ProjectResource) -> dg.AssetCheckResult:
+        """Bytes, rows and DVC pointer are the ones that the digest names."""
+        digest, place = find_digest(context, asset), project.open()
+        root = place.snapshots(zone)
+        pointer = read_pointer(place.root, root / digest.removeprefix("sha256:"))
+        result = check_snapshot(digest, root, pointer.md5 if pointer else None)
+        return conclude(project, digest, result)
+
+    @dg.asset_check(asset=asset, blocking=True)
+    def near_duplicate_label_conflicts(
+        context: CONTEXT, project: ProjectResource
+    ) -> dg.AssetCheckResult:
+        """Near-copies of a text do not dispute its label beyond what is natural."""
+        digest, place = find_digest(context, asset), project.open()
+        table = open_snapshot(digest, place.snapshots(zone)).read()
+        text, label, source = (table.column(n).to_pylist() for n in ("text", "label", "source"))
+        limits = place.policy().checks.near_duplicate_label_conflicts
+        return conclude(project, digest, find_label_conflicts(text, label, limits, source))
+
+    return [schema_holds, snapshot_digest_matches, near_duplicate_label_conflicts]
+
+
+@dg.asset_check(
+    asset="training_snapshot", additional_deps=["evaluation_snapshot"], blocking=True
+)
+def evaluation_leakage(context: CONTEXT, project: ProjectResource) -> dg.AssetCheckResult:
+    """No evaluation row is a near-copy of a training row."""
+    place = project.open()
+    training = find_digest(context, "training_snapshot")
+    evaluation = find_digest(context, "evaluation_snapshot")
+    texts = [
+        open_snapshot(digest, place.snapshots(zone)).read().column("text").to_pylist()
+        for digest, zone in ((training, "training"), (evaluation, "evaluation"))
+    ]
+    result = find_leakage(*texts, place.policy().checks.evaluation_leakage)
+    return conclude(project, training, result, {"evaluation_snapshot": evaluation})

@@ -1,0 +1,40 @@
+"""Checks of the model: finite weights, and accuracy against floors and production."""
+
+import dagster as dg
+
+from assets.progress import following
+from assets.release import ENVIRONMENT
+from assets.resources import ProjectResource
+from assets.versions import find_digest
+from checks.verdicts import conclude
+from pedigree.evidence.store import open_store
+from pedigree.integrity import check_weights
+from pedigree.training.assessment import evaluate_previous, require_evaluation
+from pedigree.training.evaluation import check_accuracy
+from pedigree.training.run import load_record
+
+CONTEXT = dg.AssetCheckExecutionContext
+
+
+@dg.asset_check(asset="fine_tuned_model", blocking=True)
+def weights_are_finite(context: CONTEXT, project: ProjectResource) -> dg.AssetCheckResult:
+    """Every weight is a finite number."""
+    digest, place = find_digest(context, "fine_tuned_model"), project.open()
+    record = load_record(place, digest)
+    return conclude(project, digest, check_weights(place.root / record.location))
+
+
+@dg.asset_check(asset="model_evaluation", additional_deps=["fine_tuned_model"], blocking=True)
+def evaluation_accuracy(context: CONTEXT, project: ProjectResource) -> dg.AssetCheckResult:
+    """Accuracy is above its floor and not below production's, overall and per source."""
+    digest, place = find_digest(context, "fine_tuned_model"), project.open()
+    policy = place.policy()
+    store = open_store(place, policy)
+    snapshot = load_record(place, digest).evaluation_snapshot.digest
+    now = require_evaluation(store, digest, snapshot)
+    with following(context, "evaluation of the production model") as report:
+        before = evaluate_previous(
+            place, store, ENVIRONMENT, digest, snapshot, report, project.environment()
+        )
+    result = check_accuracy(now, before, policy.checks.evaluation_accuracy)
+    return conclude(project, digest, result, {"evaluation_snapshot": snapshot})

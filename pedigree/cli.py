@@ -1,0 +1,230 @@
+"""The command `pedigree`. Exit codes: 0 holds, 1 a check or verification failed, 2 the request
+was malformed, 3 evidence is missing. `--json` prints one JSON document on standard output.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pedigree import __version__
+from pedigree.errors import EvidenceMissing, PedigreeError
+from pedigree.project import Project, find_project
+
+STAGES = ("snapshot", "checks", "model", "release")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code."""
+    options = _build_parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except PedigreeError as error:
+        print(f"pedigree: {error}", file=sys.stderr)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        print(
+            f"pedigree: this needs the package {error.name}: run "
+            "`pip install 'pedigree-ml[pipeline]'`.",
+            file=sys.stderr,
+        )
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("pedigree: interrupted.", file=sys.stderr)
+        return 130
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pedigree", description="Train models that you can answer for."
+    )
+    parser.add_argument("--version", action="version", version=f"pedigree {__version__}")
+    parser.add_argument(
+        "-C", "--project", type=Path, default=Path(), metavar="DIR", help="folder of the project"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="the main job, in Dagster")
+    run.add_argument("--until", choices=STAGES, default="release", help="the last stage to make")
+    run.add_argument("--profile", metavar="NAME", help="a profile of params.yaml")
+    run.set_defaults(command=_run)
+
+    sources = commands.add_parser("sources", help="the declared sources")
+    sources.add_argument("--json", action="store_true")
+    sources.set_defaults(command=_sources)
+    actions = sources.add_subparsers(metavar="ACTION")
+    pin = actions.add_parser("pin", help="pin a source to its present bytes; shows what changed")
+    pin.add_argument("id", metavar="ID")
+    pin.add_argument("--json", action="store_true")
+    pin.set_defaults(command=_pin)
+
+    models = commands.add_parser("models", help="one line a model")
+    models.add_argument("--json", action="store_true")
+    models.set_defaults(command=_models)
+
+    why = commands.add_parser("why", help="the five questions about a model")
+    why.add_argument("model", metavar="MODEL", help="digest, name@alias, name:version or environment")
+    why.add_argument("--json", action="store_true")
+    why.set_defaults(command=_why)
+
+    verify = commands.add_parser("verify", help="a model's files against its signed record")
+    verify.add_argument("model", metavar="MODEL|DIR")
+    verify.add_argument("--json", action="store_true")
+    verify.set_defaults(command=_verify)
+
+    check = commands.add_parser("check", help="poisoning checks on any table")
+    check.add_argument("file", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
+    check.add_argument("--text", metavar="COL", help="default: text")
+    check.add_argument("--label", metavar="COL", help="default: label, where there is one")
+    check.add_argument("--annotator", metavar="COL")
+    check.add_argument("--task", choices=["classification"], default="classification")
+    check.add_argument("--against", metavar="SNAPSHOT", help="digest of a snapshot not to repeat")
+    check.add_argument("--out", type=Path, metavar="FINDINGS.parquet")
+    check.add_argument("--json", action="store_true")
+    check.set_defaults(command=_check)
+    return parser
+
+
+def _open(options: argparse.Namespace) -> Project:
+    downloads = os.environ.get("PEDIGREE_DOWNLOADS")
+    return find_project(options.project, Path(downloads) if downloads else None)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _run(options: argparse.Namespace) -> int:
+    from pedigree.launching import run_jobs
+
+    return run_jobs(_open(options), options.until, options.profile, dict(os.environ))
+
+
+def _sources(options: argparse.Namespace) -> int:
+    from pedigree.rendering import render_table
+    from pedigree.sources import load_sources
+
+    project = _open(options)
+    sources = load_sources(project.root / "sources")
+    if options.json:
+        _print_json([source.model_dump(mode="json") for source in sources.values()])
+        return 0
+    heading = ["ID", "KIND", "ZONE", "LICENCE", "LABEL BATCH", "PIN", "URI"]
+    rows = [
+        [s.id, s.kind, s.zone, s.licence, s.label_batch or "none", (s.sha256 or "NONE")[:12], s.uri]
+        for s in sources.values()
+    ]
+    print(render_table([heading, *rows]))
+    return 0
+
+
+def _pin(options: argparse.Namespace) -> int:
+    from pedigree.pinning import repin_source
+
+    change = repin_source(_open(options), options.id, datetime.now(UTC))
+    if options.json:
+        _print_json(dataclasses.asdict(change))
+        return 0
+    if change.new == change.old:
+        print(f"{change.source} is unchanged: sha256 {change.new}.")
+        return 0
+    print(f"{change.source} was pinned to {change.old or 'nothing'},\n  now to {change.new}.")
+    labels = ", ".join(f"{label} {count}" for label, count in change.labels.items())
+    print(f"  {change.rows} rows ({labels}); revision {change.revision}")
+    if change.added is None:
+        print("  The documents of the old pin are not here, so rows cannot be compared.")
+    else:
+        print(f"  {change.added} rows added, {change.removed} removed, {change.changed} changed")
+    for example in change.examples:
+        print(f"    {example}")
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from pedigree.evidence.store import open_store
+    from pedigree.lineage import list_models
+    from pedigree.rendering import render_models
+
+    project = _open(options)
+    models = list(list_models(open_store(project, project.policy())))
+    if options.json:
+        _print_json([dataclasses.asdict(model) for model in models])
+    else:
+        print(render_models(models) if models else "No model is attested yet: run `pedigree run`.")
+    return 0
+
+
+def _why(options: argparse.Namespace) -> int:
+    from pedigree.evidence.store import open_store
+    from pedigree.lineage import QUESTIONS, explain_model
+    from pedigree.registry import find_model
+    from pedigree.rendering import render_answers
+
+    project = _open(options)
+    policy = project.policy()
+    store = open_store(project, policy)
+    answers = explain_model(store, find_model(store, options.model, policy.environments))
+    if options.json:
+        pairs = zip(QUESTIONS, answers.answers, strict=True)
+        _print_json(
+            {
+                "model": answers.model,
+                "name": answers.name,
+                "complete": answers.complete,
+                "missing": answers.missing,
+                "answers": [{"question": question, **answer} for question, answer in pairs],
+            }
+        )
+    else:
+        print(render_answers(answers))
+    return 0 if answers.complete else EvidenceMissing.exit_code
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from pedigree.evidence.store import open_store
+    from pedigree.verification import verify_folder, verify_model
+
+    project = _open(options)
+    store = open_store(project, project.policy())
+    if Path(options.model).is_dir():
+        verified = verify_folder(project, store, Path(options.model))
+    else:
+        verified = verify_model(project, store, options.model)
+    if options.json:
+        _print_json({**dataclasses.asdict(verified), "folder": str(verified.folder)})
+    else:
+        print(
+            f"{verified.name} {verified.digest}: all {verified.files} files are the recorded ones\n"
+            f"  in {verified.folder}\n  by the signed statement {verified.statement}"
+        )
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from pedigree.evidence.policy import CheckLimits
+    from pedigree.inspection import Selection, inspect_file, read_snapshot_texts, summarise
+    from pedigree.rendering import render_results
+
+    against = read_snapshot_texts(_open(options), options.against) if options.against else None
+    selection = Selection(options.text, options.label, options.annotator)
+    results = inspect_file(options.file, selection, CheckLimits(), against)
+    if options.annotator:
+        print("pedigree: no check looks at annotators yet; the column was read.", file=sys.stderr)
+    if options.out is not None:
+        from pedigree.findings import write_findings
+
+        write_findings(results, options.out)
+    if options.json:
+        _print_json({"file": str(options.file), "checks": summarise(results)})
+    else:
+        print(render_results(results))
+    return 0 if all(result.passed for result in results) else 1

@@ -1,0 +1,202 @@
+"""From declared sources to frozen training and evaluation data: what the data assets call.
+
+Each step reads by digest, freezes what it made, and signs a statement about it, so that the way
+back from a snapshot to the bytes of a source is evidence:
+
+    ingest_source -> curate_sources -> freeze_split
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+import pyarrow as pa
+
+from pedigree.curation import Curated, curate
+from pedigree.digests import JSON, hex_of
+from pedigree.documents import read_documents
+from pedigree.errors import PedigreeError
+from pedigree.evidence.store import open_store
+from pedigree.fetching import Fetched, fetch_pinned
+from pedigree.params import CurationParams, SplitParams
+from pedigree.project import Project, Zone
+from pedigree.snapshots import Snapshot, freeze_snapshot, open_snapshot
+from pedigree.sources import Source, load_sources
+from pedigree.splitting import split_documents
+from pedigree.versioning import DvcPointer, track
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """One source's documents, frozen, and where they came from."""
+
+    documents: Snapshot
+    fetched: Fetched
+    by_label: dict[str, int]
+
+
+@dataclass(frozen=True)
+class CuratedDocuments:
+    """Documents that passed curation, frozen, and what became of the others."""
+
+    documents: Snapshot
+    outcome: Curated
+
+
+@dataclass(frozen=True)
+class FrozenData:
+    """One side of the split, frozen and under DVC."""
+
+    snapshot: Snapshot
+    pointer: DvcPointer
+    by_source: list[dict[str, JSON]]
+
+
+def ingest_source(project: Project, source: Source, now: datetime) -> Ingested:
+    """Fetch a source, verify its pin, parse it and freeze its documents in its zone.
+
+    Raises:
+        VerificationFailed: the bytes are not the pinned ones.
+        PedigreeError: the source cannot be reached or read as declared.
+    """
+    fetched = fetch_pinned(
+        source.uri,
+        source.sha256,
+        project.fetched(source.zone),
+        name=source.id,
+        max_bytes=source.max_bytes,
+        cache=project.download_cache,
+        now=now,
+    )
+    table = read_documents(source, fetched)
+    documents = freeze_snapshot(table, project.tables(source.zone), source.zone)
+    store = open_store(project, project.policy(), write=True)
+    declared = source.model_dump(mode="json", exclude={"format", "columns", "labels", "ratings"})
+    store.write(
+        "source",
+        [{"name": f"raw_documents/{source.id}", "digest": {"sha256": hex_of(documents.digest)}}],
+        {
+            **declared,
+            "files": [entry.model_dump() for entry, _ in fetched.files],
+            "revision": fetched.revision,
+            "fetchedOn": fetched.fetched_at,
+            "rows": documents.rows,
+        },
+    )
+    labels = Counter(cast(list[str | None], table.column("label").to_pylist()))
+    return Ingested(
+        documents,
+        fetched,
+        {label or "(none)": count for label, count in sorted(labels.items(), key=str)},
+    )
+
+
+def curate_sources(
+    project: Project, params: CurationParams, raw: Mapping[str, str]
+) -> CuratedDocuments:
+    """Curate the documents of several sources together; what is for production stays out.
+
+    Args:
+        project: where everything lies.
+        params: which documents are kept.
+        raw: for each source id the digest of its raw documents.
+
+    Raises:
+        PedigreeError: nothing would be left.
+    """
+    sources = load_sources(project.root / "sources")
+    used = {name: digest for name, digest in raw.items() if sources[name].zone != "production"}
+    if not used:
+        raise PedigreeError("Every source is for production: declare one for training.")
+    tables = [
+        open_snapshot(digest, project.tables(sources[name].zone)).read().drop_columns(["row_id"])
+        for name, digest in sorted(used.items())
+    ]
+    outcome = curate(pa.concat_tables(tables), params)
+    documents = freeze_snapshot(outcome.kept, project.curated, "curated")
+    open_store(project, project.policy(), write=True).write(
+        "curation",
+        [{"name": "curated_documents", "digest": {"sha256": hex_of(documents.digest)}}],
+        {
+            "params": params.model_dump(mode="json"),
+            "inputs": {name: {"sha256": hex_of(digest)} for name, digest in sorted(used.items())},
+            "funnel": [[step, rows] for step, rows in outcome.funnel()],
+            "bySource": cast(JSON, outcome.by_source()),
+        },
+    )
+    return CuratedDocuments(documents, outcome)
+
+
+def freeze_split(
+    project: Project, params: SplitParams, curated: str
+) -> tuple[FrozenData, FrozenData]:
+    """Divide curated documents and freeze each side in its own zone; return (training, evaluation).
+
+    Raises:
+        PedigreeError: a side would be empty, or DVC is locked.
+    """
+    held_out = [
+        source.id
+        for source in load_sources(project.root / "sources").values()
+        if source.zone == "evaluation"
+    ]
+    table = open_snapshot(curated, project.curated).read().drop_columns(["row_id"])
+    split = split_documents(table, params, held_out)
+    return (
+        _freeze_side(project, params, curated, "training", split.training),
+        _freeze_side(project, params, curated, "evaluation", split.evaluation),
+    )
+
+
+def _freeze_side(
+    project: Project, params: SplitParams, curated: str, zone: Zone, table: pa.Table
+) -> FrozenData:
+    snapshot = freeze_snapshot(table, project.snapshots(zone), zone)
+    pointer = track(project.root, snapshot.path)
+    by_source = count_by_source(table)
+    open_store(project, project.policy(), write=True).write(
+        "snapshot",
+        [{"name": f"{zone}_snapshot", "digest": {"sha256": hex_of(snapshot.digest)}}],
+        {
+            "zone": zone,
+            "rows": snapshot.rows,
+            "schema": [list(column) for column in snapshot.manifest.column_schema],
+            "merkleRoot": snapshot.manifest.merkle_root,
+            "manifest": {"sha256": hex_of(snapshot.manifest_digest)},
+            "dvc": pointer.model_dump(mode="json"),
+            "curated": {"sha256": hex_of(curated)},
+            "split": params.model_dump(mode="json"),
+            "bySource": cast(JSON, by_source),
+        },
+    )
+    return FrozenData(snapshot, pointer, by_source)
+
+
+def count_by_source(table: pa.Table) -> list[dict[str, JSON]]:
+    """Return one record a source and labelling batch: rows, rows by label, known annotators.
+
+    `annotators` is null where nobody recorded who labelled the rows.
+    """
+    columns = cast(
+        dict[str, list[Any]],
+        table.select(["source", "label_batch", "guideline_version", "label", "annotator"]).to_pydict(),
+    )
+    labels: dict[tuple[str, str, str], Counter[str]] = {}
+    annotators: dict[tuple[str, str, str], set[str]] = {}
+    for source, batch, guideline, label, annotator in zip(*columns.values(), strict=True):
+        key = (source, batch or "", guideline or "")
+        labels.setdefault(key, Counter())[label] += 1
+        annotators.setdefault(key, set()).update([annotator] if annotator else [])
+    return [
+        {
+            "source": key[0],
+            "label_batch": key[1] or None,
+            "guideline_version": key[2] or None,
+            "rows": counts.total(),
+            "labels": dict(sorted(counts.items())),
+            "annotators": len(annotators[key]) or None,
+        }
+        for key, counts in sorted(labels.items())
+    ]

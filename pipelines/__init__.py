@@ -1,0 +1,1 @@
+"""How it is wired and launched: definitions, jobs, resources and IO."""

@@ -1,0 +1,89 @@
+"""The process that `pedigree run` starts: the main job in Dagster, with errors as sentences.
+
+    python -m pipelines.run --until release --profile demo
+"""
+
+import argparse
+import sys
+
+import dagster as dg
+
+from pedigree import errors
+from pedigree.errors import PedigreeError
+
+# `release` is two runs: the gate that promotion calls reads verdicts, not Dagster's memory.
+JOBS_UNTIL = {
+    "snapshot": ["ingest"],
+    "checks": ["ingest_and_check"],
+    "model": ["retrain"],
+    "release": ["retrain", "promote"],
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the jobs up to a stage; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.run")
+    parser.add_argument("--until", choices=JOBS_UNTIL, default="release")
+    parser.add_argument("--profile")
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options.until, options.profile)
+    except PedigreeError as error:
+        print(f"pedigree: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _run(until: str, profile: str | None) -> int:
+    from pedigree.release import require_clean_tree
+    from pipelines.definitions import build_definitions, open_this_project
+
+    project = open_this_project(profile)
+    project.policy()
+    definitions = build_definitions(project)
+    if until == "release":
+        require_clean_tree(project)
+    with dg.DagsterInstance.get() as instance:
+        for name in JOBS_UNTIL[until]:
+            result = definitions.resolve_job_def(name).execute_in_process(
+                instance=instance,
+                run_config={"loggers": {"readable": {}}},
+                raise_on_error=False,
+                tags={"pedigree/profile": profile or "default"},
+            )
+            if not result.success:
+                return _explain(result)
+    return 0
+
+
+def _explain(result: dg.ExecuteInProcessResult) -> int:
+    """Print each cause of a failed run once; return the exit code of the gravest."""
+    problems: dict[str, int] = {}
+    for event in result.all_events:
+        if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
+                text = f"{check.check_name} failed on {check.asset_key.to_user_string()}"
+                digest = check.metadata["digest"].value
+                problems[f"{text} ({digest}): {check.description}"] = 1
+        elif event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None and not _is_ours(error.cls_name) and error.cause is not None:
+                error = error.cause
+            if error is not None and error.cls_name != "DagsterAssetCheckFailedError":
+                text = error.message.strip().partition(": ")[2]
+                code = getattr(errors, error.cls_name or "", PedigreeError).exit_code
+                if not _is_ours(error.cls_name):
+                    text = f"{event.step_key} failed: {error.to_string()}"
+                problems[text] = code
+    for text in problems:
+        print(f"pedigree: {text}", file=sys.stderr)
+    print(f"The Dagster run {result.run_id} failed; nothing after it was made.", file=sys.stderr)
+    return max(problems.values(), default=2)
+
+
+def _is_ours(name: str | None) -> bool:
+    return name is not None and hasattr(errors, name)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
