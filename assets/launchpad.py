@@ -20,10 +20,13 @@ Model = TypeVar("Model", bound=Settings)
 
 
 def as_config(name: str, values: Settings) -> type[dg.Config]:
-    """Return a Dagster configuration class with the fields of `values` and its values as defaults."""
+    """Return a Dagster configuration class with the fields and values of `values` as defaults."""
     model = type(values)
     fields: dict[str, Any] = {
-        key: (field.annotation, FieldInfo(default=getattr(values, key), description=field.description))
+        key: (
+            field.annotation,
+            FieldInfo(default=getattr(values, key), description=field.description),
+        )
         for key, field in model.model_fields.items()
     }
     return pydantic.create_model(name, __base__=dg.Config, **fields)

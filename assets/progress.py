@@ -1,7 +1,7 @@
 """Progress of a worker: a bar on a terminal, structured lines in Dagster's log."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ _LOG_EVERY = 50
 @contextmanager
 def following(
     context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, what: str
-) -> Iterator[Callable[[dict[str, Any]], None]]:
+) -> Generator[Callable[[dict[str, Any]], None]]:
     """Yield what a worker's progress records are given to."""
     with tqdm(desc=what, unit="step", disable=not sys.stderr.isatty(), leave=False) as bar:
 

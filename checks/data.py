@@ -51,17 +51,15 @@ def build_snapshot_checks(zone: Zone) -> list[dg.AssetChecksDefinition]:
     return [schema_holds, snapshot_digest_matches, near_duplicate_label_conflicts]
 
 
-@dg.asset_check(
-    asset="training_snapshot", additional_deps=["evaluation_snapshot"], blocking=True
-)
+@dg.asset_check(asset="training_snapshot", additional_deps=["evaluation_snapshot"], blocking=True)
 def evaluation_leakage(context: CONTEXT, project: ProjectResource) -> dg.AssetCheckResult:
     """No evaluation row is a near-copy of a training row."""
     place = project.open()
     training = find_digest(context, "training_snapshot")
     evaluation = find_digest(context, "evaluation_snapshot")
-    texts = [
-        open_snapshot(digest, place.snapshots(zone)).read().column("text").to_pylist()
-        for digest, zone in ((training, "training"), (evaluation, "evaluation"))
-    ]
-    result = find_leakage(*texts, place.policy().checks.evaluation_leakage)
+    result = find_leakage(
+        open_snapshot(training, place.snapshots("training")).read_texts(),
+        open_snapshot(evaluation, place.snapshots("evaluation")).read_texts(),
+        place.policy().checks.evaluation_leakage,
+    )
     return conclude(project, training, result, {"evaluation_snapshot": evaluation})

@@ -28,6 +28,7 @@ def read_member(archive: Path, member: str, max_bytes: int) -> bytes:
             file, or larger than `max_bytes`.
     """
     stream: IO[bytes]
+    data = b""
     with archive.open("rb") as stream:
         where = archive.name
         for name in member.split("!"):
@@ -87,8 +88,8 @@ def _read_tar(stream: IO[bytes], name: str, where: str, max_bytes: int) -> bytes
 def _require_one(count: int, name: str, where: str) -> None:
     if count != 1:
         raise PedigreeError(
-            f"{where} has {count or 'no'} member{'s' if count > 1 else ''} named {name!r}: expected "
-            "exactly one; check the source's member."
+            f"{where} has {count or 'no'} member{'s' if count > 1 else ''} named {name!r}: "
+            "expected exactly one; check the source's member."
         )
 
 

@@ -114,7 +114,9 @@ def ingest_base_model(
 ) -> tuple[BaseModelFolder, Fetched]:
     """Fetch a base model into the project and sign where it came from."""
     model, fetched = fetch_base_model(source, project.base_models, project.download_cache, now)
-    declared = source.model_dump(mode="json", include={"id", "title", "uri", "licence", "publisher"})
+    declared = source.model_dump(
+        mode="json", include={"id", "title", "uri", "licence", "publisher"}
+    )
     open_store(project, project.policy(), write=True).write(
         "base-model",
         [{"name": source.id, "digest": {"sha256": hex_of(model.digest)}}],

@@ -52,7 +52,9 @@ def capture_code(root: Path) -> Code:
     changed: list[str] = []
     diff = ""
     if commit is not None:
-        listing = _git(root, "status", "--porcelain", "-z", "--untracked-files=all", "--", ".") or ""
+        listing = (
+            _git(root, "status", "--porcelain", "-z", "--untracked-files=all", "--", ".") or ""
+        )
         for item in listing.split("\0"):
             name = item[3:]
             if name and not any(fnmatch(name, pattern) for pattern in _NORMAL_CHANGES):

@@ -1,5 +1,7 @@
-"""The command `pedigree`. Exit codes: 0 holds, 1 a check or verification failed, 2 the request
-was malformed, 3 evidence is missing. `--json` prints one JSON document on standard output.
+"""The command `pedigree`.
+
+Exit codes: 0 holds, 1 a check or verification failed, 2 the request was malformed, 3 evidence is
+missing. `--json` prints one JSON document on standard output and nothing else there.
 """
 
 import argparse
@@ -16,6 +18,7 @@ from pedigree import __version__
 from pedigree.errors import EvidenceMissing, PedigreeError
 from pedigree.project import Project, find_project
 
+JOBS = ("ingest", "ingest_and_check", "fine_tune", "retrain", "promote")
 STAGES = ("snapshot", "checks", "model", "release")
 
 
@@ -54,7 +57,9 @@ def _build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="the main job, in Dagster")
-    run.add_argument("--until", choices=STAGES, default="release", help="the last stage to make")
+    chosen = run.add_mutually_exclusive_group()
+    chosen.add_argument("--until", choices=STAGES, default="release", help="the last stage to make")
+    chosen.add_argument("--job", choices=JOBS, help="one Dagster job instead")
     run.add_argument("--profile", metavar="NAME", help="a profile of params.yaml")
     run.set_defaults(command=_run)
 
@@ -72,7 +77,9 @@ def _build_parser() -> argparse.ArgumentParser:
     models.set_defaults(command=_models)
 
     why = commands.add_parser("why", help="the five questions about a model")
-    why.add_argument("model", metavar="MODEL", help="digest, name@alias, name:version or environment")
+    why.add_argument(
+        "model", metavar="MODEL", help="digest, name@alias, name:version or environment"
+    )
     why.add_argument("--json", action="store_true")
     why.set_defaults(command=_why)
 
@@ -106,7 +113,7 @@ def _print_json(value: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     from pedigree.launching import run_jobs
 
-    return run_jobs(_open(options), options.until, options.profile, dict(os.environ))
+    return run_jobs(_open(options), options.until, options.job, options.profile, dict(os.environ))
 
 
 def _sources(options: argparse.Namespace) -> int:

@@ -90,7 +90,7 @@ def curate(raw: pa.Table, params: CurationParams) -> Curated:
     raw = raw.sort_by("row_key")
     columns = cast(dict[str, list[Any]], raw.to_pydict())
     texts = [canonical_text(text) for text in columns["raw_text"]]
-    first: dict[tuple[str, str], str] = {}
+    first: dict[tuple[str, str | None], str] = {}
     keep: list[int] = []
     dropped: list[tuple[str, str, Reason, str | None]] = []
     for i, (key, source, label) in enumerate(

@@ -181,7 +181,9 @@ def count_by_source(table: pa.Table) -> list[dict[str, JSON]]:
     """
     columns = cast(
         dict[str, list[Any]],
-        table.select(["source", "label_batch", "guideline_version", "label", "annotator"]).to_pydict(),
+        table.select(
+            ["source", "label_batch", "guideline_version", "label", "annotator"]
+        ).to_pydict(),
     )
     labels: dict[tuple[str, str, str], Counter[str]] = {}
     annotators: dict[tuple[str, str, str], set[str]] = {}

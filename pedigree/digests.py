@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pedigree.errors import PedigreeError, VerificationFailed
 
-JSON: TypeAlias = "None | bool | int | float | str | Sequence[JSON] | Mapping[str, JSON]"
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 _CHUNK = 1 << 20
 _SAFE_INTEGER = 2**53  # RFC 8785 (I-JSON) represents no integer beyond it exactly
@@ -125,7 +125,9 @@ def find_differences(folder: Path, manifest: Manifest) -> list[str]:
         return [f"the folder {folder} is missing"]
     found = {entry.path: entry for entry in digest_tree(folder)}
     problems = [f"{path} is missing" for path in sorted(expected.keys() - found.keys())]
-    problems += [f"{path} is not in the manifest" for path in sorted(found.keys() - expected.keys())]
+    problems += [
+        f"{path} is not in the manifest" for path in sorted(found.keys() - expected.keys())
+    ]
     problems += [
         f"{path} changed: expected sha256 {expected[path].sha256}, found {found[path].sha256}"
         for path in sorted(expected.keys() & found.keys())

@@ -227,8 +227,8 @@ def _row_keys(
         if None in counts or len(counts) < len(keys):
             key = next(key for key, count in counts.items() if key is None or count > 1)
             raise PedigreeError(
-                f"{source_id} has {counts[key]} rows with the key {key!r}: a key must name one row. "
-                "Correct the file, or leave out 'columns.key'."
+                f"{source_id} has {counts[key]} rows with the key {key!r}: a key must name one "
+                "row. Correct the file, or leave out 'columns.key'."
             )
         return [_digest_fields(source_id, "key", key) for key in keys]
     # Equal texts are numbered in the order of their other fields, never of the file's lines.

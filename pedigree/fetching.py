@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,7 +43,14 @@ class Fetched:
 
 
 def fetch_pinned(
-    uri: str, sha256: str | None, store: Path, *, name: str, max_bytes: int, cache: Path, now: datetime
+    uri: str,
+    sha256: str | None,
+    store: Path,
+    *,
+    name: str,
+    max_bytes: int,
+    cache: Path,
+    now: datetime,
 ) -> Fetched:
     """Fetch `uri` into `store` and verify its pin before anything reads it.
 
@@ -76,8 +83,8 @@ def fetch_pinned(
         if fetched.sha256 != sha256:
             raise VerificationFailed(
                 f"{name} is not what was pinned: expected sha256 {sha256}, found "
-                f"{fetched.sha256} at {uri}. Nothing was read from it. If the change is meant, look "
-                f"at it and run `pedigree sources pin {name}`."
+                f"{fetched.sha256} at {uri}. Nothing was read from it. If the change is meant, "
+                f"look at it and run `pedigree sources pin {name}`."
             )
         kept = [(entry, _keep(path, store / entry.sha256)) for entry, path in fetched.files]
     return Fetched(tuple(kept), fetched.sha256, uri, fetched.revision, fetched.fetched_at)
@@ -86,7 +93,7 @@ def fetch_pinned(
 @contextmanager
 def fetch_unverified(
     uri: str, store: Path, *, name: str, max_bytes: int, now: datetime
-) -> Iterator[Fetched]:
+) -> Generator[Fetched]:
     """Fetch `uri` into temporary files, which are gone when the block ends."""
     temporary = store / f"{PARTIAL}{uuid.uuid4().hex}"
     with explain_disk_errors(store):
@@ -101,7 +108,9 @@ def fetch_unverified(
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _fetched(files: list[tuple[FileEntry, Path]], uri: str, revision: str, now: datetime) -> Fetched:
+def _fetched(
+    files: list[tuple[FileEntry, Path]], uri: str, revision: str, now: datetime
+) -> Fetched:
     files.sort(key=lambda item: item[0].path)
     manifest: Manifest = tuple(entry for entry, _ in files)
     single = len(manifest) == 1 and "*" not in uri
@@ -118,10 +127,10 @@ def _keep(path: Path, target: Path) -> Path:
 def _fetch_files(
     uri: str, folder: Path, name: str, max_bytes: int
 ) -> tuple[list[tuple[FileEntry, Path]], str]:
-    import fsspec  # pyright: ignore[reportMissingTypeStubs]
+    import fsspec
 
     try:
-        filesystem, root = cast(tuple[Any, str], fsspec.core.url_to_fs(uri))  # pyright: ignore[reportUnknownMemberType]
+        filesystem, root = cast(tuple[Any, str], fsspec.core.url_to_fs(uri))
         paths = cast(list[str], sorted(filesystem.glob(root))) if "*" in root else [root]
         if not paths:
             raise FileNotFoundError("no file fits the pattern")
@@ -134,7 +143,7 @@ def _fetch_files(
             if info.get("type") == "directory":
                 raise IsADirectoryError("it is a folder; end the uri with /* to read its files")
             revisions.append(_revision(info))
-            with cast(Any, filesystem.open(path, "rb")) as remote:
+            with filesystem.open(path, "rb") as remote:
                 entry = _copy(remote, local, path.rsplit("/", 1)[-1], name, budget)
             budget -= entry.size
             files.append((entry, local))

@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ PARTIAL = ".partial-"
 
 
 @contextmanager
-def explain_disk_errors(target: Path) -> Iterator[None]:
+def explain_disk_errors(target: Path) -> Generator[None]:
     """Turn a full disk, a quota or a missing permission into a sentence that names the target."""
     try:
         yield
@@ -54,7 +54,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def folder_written_atomically(target: Path) -> Iterator[Path]:
+def folder_written_atomically(target: Path) -> Generator[Path]:
     """Yield a temporary folder that becomes `target` when the block ends without an error.
 
     A `target` that already exists is left as it is: folders are named by their content, so what
@@ -66,7 +66,7 @@ def folder_written_atomically(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def folder_named_by_content(parent: Path) -> Iterator[Path]:
+def folder_named_by_content(parent: Path) -> Generator[Path]:
     """Yield a temporary folder that is then kept in `parent` under the digest of its content."""
     with _partial_folder(parent, parent) as partial:
         yield partial
@@ -74,7 +74,7 @@ def folder_named_by_content(parent: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _partial_folder(parent: Path, target: Path) -> Iterator[Path]:
+def _partial_folder(parent: Path, target: Path) -> Generator[Path]:
     with explain_disk_errors(target):
         parent.mkdir(parents=True, exist_ok=True)
         partial = parent / f"{PARTIAL}{uuid.uuid4().hex}"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Severity: TypeAlias = Literal["INFO", "WARN", "ERROR"]
 
+
 @dataclass(frozen=True)
 class Finding:
     """One flagged row: its 0-based position, how suspect (higher is more), why, and with whom."""

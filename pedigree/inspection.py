@@ -3,6 +3,8 @@
     >>> results = inspect_file(Path("reviews.csv"), Selection(text="review", label="stars"))
     >>> [result.check for result in results if not result.passed]
     ['near_duplicate_label_conflicts']
+
+Thresholds are the policy's defaults; nothing of the project is written.
 """
 
 from collections.abc import Sequence
@@ -120,6 +122,5 @@ def read_snapshot_texts(project: Project, digest: str) -> list[str]:
     """
     for zone in ("training", "evaluation"):
         with suppress(EvidenceMissing):
-            table = open_snapshot(digest, project.snapshots(zone)).read()
-            return cast(list[str], table.column("text").to_pylist())
+            return open_snapshot(digest, project.snapshots(zone)).read_texts()
     raise EvidenceMissing(f"There is no snapshot {digest} here: give a digest from `pedigree why`.")

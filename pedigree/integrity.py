@@ -94,9 +94,7 @@ def check_weights(model: Path) -> CheckResult:
                 bad = int(tensor.size - np.isfinite(tensor).sum())
                 if bad:
                     reason = f"{bad} of {tensor.size} values of {name} are NaN or infinite"
-                    findings.append(
-                        Finding(tensors, bad / tensor.size, "ERROR", reason, path.name)
-                    )
+                    findings.append(Finding(tensors, bad / tensor.size, "ERROR", reason, path.name))
                 tensors += 1
     passed = not findings and tensors > 0
     return CheckResult(
@@ -105,7 +103,7 @@ def check_weights(model: Path) -> CheckResult:
         f"All of {tensors} tensors in {len(files)} files are finite."
         if passed
         else f"{len(findings)} of {tensors} tensors hold NaN or infinite values "
-        f"({json.dumps([f.reason for f in findings[:3]])}): train again with a lower learning rate.",
+        f"({json.dumps([f.reason for f in findings[:3]])}): train again with a lower rate.",
         {"tensors": tensors, "files": len(files), "bad_tensors": len(findings)},
         tuple(findings),
     )

@@ -21,13 +21,18 @@ QUIET = {
 
 
 def run_jobs(
-    project: Project, until: str, profile: str | None, environment: Mapping[str, str]
+    project: Project,
+    until: str,
+    job: str | None,
+    profile: str | None,
+    environment: Mapping[str, str],
 ) -> int:
-    """Run the project's Dagster jobs up to a stage and print what came out.
+    """Run the project's Dagster jobs up to a stage, or one of them; print what came out.
 
     Args:
         project: the project.
         until: the last stage: snapshot, checks, model or release.
+        job: one job by its name, instead.
         profile: a profile of `params.yaml`.
         environment: of this process, passed on.
 
@@ -43,7 +48,8 @@ def run_jobs(
             "it; start from a checkout of Pedigree."
         )
     project.params()
-    command = [sys.executable, "-m", "pipelines.run", "--until", until]
+    command = [sys.executable, "-m", "pipelines.run"]
+    command += ["--job", job] if job else ["--until", until]
     if profile is not None:
         command += ["--profile", profile]
     home = project.root / ".dagster"
@@ -54,7 +60,7 @@ def run_jobs(
         env={**environment, **QUIET, "PYTHONPATH": str(project.root), "DAGSTER_HOME": str(home)},
         check=False,
     ).returncode
-    if code == 0 and until == "release":
+    if code == 0 and (job == "promote" or (job is None and until == "release")):
         print(_summarise(project))
     return code
 

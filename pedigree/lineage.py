@@ -24,6 +24,7 @@ from pedigree.registry import Promotion, find_training, list_promotions
 from pedigree.training.record import SnapshotInput, TrainingRecord, read_record
 
 UNKNOWN = "UNKNOWN"
+NOT_RECORDED = "not recorded"
 QUESTIONS = (
     "What base model is it built on, and where did those weights come from?",
     "Which adapters, fine-tunes and merges were applied, in which order?",
@@ -79,7 +80,9 @@ def _newest(store: EvidenceStore, digest: str, kind: str, stamp: str) -> Stateme
     return max(found, key=lambda one: str(one.predicate.get(stamp, "")), default=None)
 
 
-def _explain_base(store: EvidenceStore, answers: Answers, record: TrainingRecord) -> dict[str, JSON]:
+def _explain_base(
+    store: EvidenceStore, answers: Answers, record: TrainingRecord
+) -> dict[str, JSON]:
     base = record.inputs.base
     if record.inputs.params.method == "scratch":
         return {
@@ -112,7 +115,9 @@ def _explain_changes(record: TrainingRecord) -> dict[str, JSON]:
     return {"steps": [step], "adapters_from_outside": []}
 
 
-def _explain_data(store: EvidenceStore, answers: Answers, record: TrainingRecord) -> dict[str, JSON]:
+def _explain_data(
+    store: EvidenceStore, answers: Answers, record: TrainingRecord
+) -> dict[str, JSON]:
     return {
         "training": _explain_snapshot(store, answers, record.inputs.training),
         "evaluation": _explain_snapshot(store, answers, record.evaluation_snapshot),
@@ -146,9 +151,10 @@ def _explain_snapshot(
             {
                 "source": name,
                 "rows": part["rows"],
-                "label_batch": part["label_batch"] or UNKNOWN,
-                "guideline_version": part["guideline_version"] or UNKNOWN,
-                "annotators": part["annotators"] or UNKNOWN,
+                # That nobody recorded these is itself what evidence says: not a missing link.
+                "label_batch": part["label_batch"] or NOT_RECORDED,
+                "guideline_version": part["guideline_version"] or NOT_RECORDED,
+                "annotators": part["annotators"] or NOT_RECORDED,
                 **{
                     key: cast(JSON, said.get(key, UNKNOWN))
                     for key in ("uri", "sha256", "kind", "licence", "collector", "fetchedOn")
@@ -190,7 +196,9 @@ def _explain_checks(
     for promotion in promotions[-1:]:
         relied += [
             ("verdict", "sha256:" + str(item["digest"]["sha256"]))
-            for item in cast(list[dict[str, Any]], promotion.statement.predicate["inputAttestations"])
+            for item in cast(
+                list[dict[str, Any]], promotion.statement.predicate["inputAttestations"]
+            )
             if item["name"] == "verdict" and "sha256:" + item["digest"]["sha256"] not in by_training
         ]
     if not promotions:

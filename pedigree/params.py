@@ -1,5 +1,4 @@
-"""The parameters of a run: the one definition that the library, the CLI, the Launchpad and
-`params.yaml` share.
+"""The parameters of a run, defined once for the library, the CLI, the Launchpad and `params.yaml`.
 
 `params.yaml` holds the values, and under `profiles` named sets of changes to them::
 
@@ -54,7 +53,7 @@ class TrainingParams(Settings):
     lora_rank: int = Field(default=8, ge=1)
     lora_alpha: int = Field(default=16, ge=1)
     lora_dropout: float = Field(default=0.05, ge=0, lt=1)
-    lora_targets: list[str] = ["query", "value"]
+    lora_targets: list[str] = Field(default=["query", "value"], description="modules")
     hidden_size: int = Field(default=128, ge=8, description="of the encoder from scratch")
     layers: int = Field(default=2, ge=1, description="of the encoder from scratch")
     mode: Literal["strict", "fast"] = Field(
@@ -101,9 +100,7 @@ def _merge(values: dict[str, object], changes: dict[str, object]) -> dict[str, o
     for key, change in changes.items():
         current = merged.get(key)
         if isinstance(change, dict) and isinstance(current, dict):
-            merged[key] = _merge(
-                cast(dict[str, object], current), cast(dict[str, object], change)
-            )
+            merged[key] = _merge(cast(dict[str, object], current), cast(dict[str, object], change))
         else:
             merged[key] = change
     return merged

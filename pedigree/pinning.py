@@ -3,8 +3,11 @@
     >>> change = repin_source(project, "tweets", now)
     >>> change.added, change.removed, change.changed
     (12, 0, 3)
+
+A source that cannot be read as declared keeps its old pin.
 """
 
+import dataclasses
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -97,12 +100,20 @@ def _compare(
     removed = sorted(old_rows.keys() - new_rows.keys())
     added = sorted(new_rows.keys() - old_rows.keys())
     examples = [
-        *[f"changed: {_show(old_rows[key])} -> {_show(new_rows[key])}" for key in sorted(changed)[:5]],
+        *[
+            f"changed: {_show(old_rows[key])} -> {_show(new_rows[key])}"
+            for key in sorted(changed)[:5]
+        ],
         *[f"added: {_show(new_rows[key])}" for key in added[:5]],
         *[f"removed: {_show(old_rows[key])}" for key in removed[:5]],
     ]
-    counts = {"added": len(added), "removed": len(removed), "changed": len(changed)}
-    return PinChange(**{**vars(change), **counts, "examples": tuple(examples)})
+    return dataclasses.replace(
+        change,
+        added=len(added),
+        removed=len(removed),
+        changed=len(changed),
+        examples=tuple(examples),
+    )
 
 
 def _by_key(table: pa.Table) -> dict[str, tuple[str, str | None]]:

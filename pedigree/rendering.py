@@ -48,9 +48,8 @@ def _data(answer: dict[str, Any]) -> list[str]:
     lines: list[str] = []
     for zone, snapshot in answer.items():
         lines.append(f"   {zone} snapshot {snapshot['digest']}")
-        lines.append(
-            f"      {snapshot['rows']} rows, DVC md5 {snapshot['dvc_md5']} at {snapshot['dvc_path']}"
-        )
+        lines.append(f"      {snapshot['rows']} rows, DVC md5 {snapshot['dvc_md5']}")
+        lines.append(f"      {snapshot['dvc_path']}.dvc")
         if isinstance(snapshot["sources"], str):
             lines.append(f"      sources: {snapshot['sources']}")
             continue
@@ -68,7 +67,9 @@ def _checks(answer: dict[str, Any]) -> list[str]:
     lines: list[str] = []
     for verdict in answer["verdicts"]:
         if verdict["result"] == "UNKNOWN":
-            lines.append(f"   UNKNOWN  {verdict['check']}: the verdict {verdict['verdict']} is missing")
+            lines.append(
+                f"   UNKNOWN  {verdict['check']}: the verdict {verdict['verdict']} is missing"
+            )
             continue
         lines.append(f"   {verdict['result']:<8} {verdict['check']} on {verdict['on']}")
         lines.append(f"            {verdict['digest']}")
@@ -111,7 +112,16 @@ def render_table(rows: Sequence[Sequence[str]]) -> str:
 
 def render_models(models: Sequence[ModelLine]) -> str:
     """Return one line a model."""
-    heading = ["MODEL", "NAME", "BASE", "ADAPTERS", "SNAPSHOTS", "ACCURACY", "ENVIRONMENT", "APPROVER"]
+    heading = [
+        "MODEL",
+        "NAME",
+        "BASE",
+        "ADAPTERS",
+        "SNAPSHOTS",
+        "ACCURACY",
+        "ENVIRONMENT",
+        "APPROVER",
+    ]
     rows = [
         [
             _short(model.model),

@@ -35,7 +35,7 @@ def read_yaml(path: Path) -> dict[str, object]:
         raise PedigreeError(f"{path} is not valid YAML ({detail}): correct the file.") from None
     if not isinstance(content, dict):
         raise PedigreeError(f"{path} must hold a mapping of settings: found {content!r}.")
-    return {str(key): value for key, value in content.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return {str(key): value for key, value in content.items()}
 
 
 def parse_settings(model: type[Model], values: object, where: str) -> Model:
@@ -51,4 +51,6 @@ def parse_settings(model: type[Model], values: object, where: str) -> Model:
             f"{'.'.join(str(part) for part in item['loc']) or 'the whole'}: {item['msg']}"
             for item in error.errors()
         )
-        raise PedigreeError(f"{where} is not valid: {problems}. Correct it and run again.") from None
+        raise PedigreeError(
+            f"{where} is not valid: {problems}. Correct it and run again."
+        ) from None

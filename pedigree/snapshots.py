@@ -83,6 +83,10 @@ class Snapshot:
         parts = [pq.read_table(self.path / entry.path) for entry in self.manifest.files]
         return pa.concat_tables(parts)
 
+    def read_texts(self) -> list[str]:
+        """Return the texts of all rows, sorted by row id."""
+        return cast(list[str], self.read().column("text").to_pylist())
+
     @property
     def manifest_digest(self) -> str:
         """What guards the bytes: the digest of the file manifest."""
@@ -125,7 +129,9 @@ def _describe_schema(table: pa.Table) -> tuple[tuple[str, str], ...]:
                 f"Column {field.name!r} holds {field.type}: a snapshot holds strings, whole "
                 "numbers and lists of them, which have one canonical form."
             )
-        described.append((field.name, f"list<{kind}>" if pa.types.is_list(field.type) else str(kind)))
+        described.append(
+            (field.name, f"list<{kind}>" if pa.types.is_list(field.type) else str(kind))
+        )
     return tuple(described)
 
 
@@ -201,8 +207,8 @@ def open_snapshot(digest: str, root: Path) -> Snapshot:
     path = root / hex_of(digest)
     if not path.is_dir():
         raise EvidenceMissing(
-            f"There is no snapshot {digest} in {root}: run `dvc pull {path}.dvc`, or materialise it "
-            "again."
+            f"There is no snapshot {digest} in {root}: run `dvc pull {path}.dvc`, or materialise "
+            "it again."
         )
     manifest = _read_manifest(path, digest)
     listed = FileEntry(path=MANIFEST, size=0, sha256="0" * 64)
@@ -234,7 +240,9 @@ def _read_manifest(path: Path, digest: str) -> SnapshotManifest:
     except FileNotFoundError:
         raise VerificationFailed(f"Snapshot {digest} is damaged: {MANIFEST} is missing.") from None
     except ValidationError:
-        raise VerificationFailed(f"Snapshot {digest} is damaged: {MANIFEST} is not valid.") from None
+        raise VerificationFailed(
+            f"Snapshot {digest} is damaged: {MANIFEST} is not valid."
+        ) from None
     if manifest.digest != digest and manifest.digest != f"sha256:{hex_of(digest)}":
         raise VerificationFailed(
             f"Snapshot {digest} is damaged: its {MANIFEST} names {manifest.digest}."

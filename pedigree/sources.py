@@ -172,7 +172,9 @@ def load_sources(folder: Path) -> dict[str, Source]:
     """
     sources = {path.stem: load_source(path) for path in sorted(folder.glob("*.yaml"))}
     if not sources:
-        raise PedigreeError(f"{folder} declares no source: add a file like {folder}/my_source.yaml.")
+        raise PedigreeError(
+            f"{folder} declares no source: add a file like {folder}/my_source.yaml."
+        )
     return sources
 
 

@@ -7,7 +7,7 @@ logged model is an `MLmodel` file beside a folder of safetensors and JSON.
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +94,7 @@ class TrackedRun:
 @contextmanager
 def tracked_run(
     project: Project, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
-) -> Iterator[TrackedRun]:
+) -> Generator[TrackedRun]:
     """Open an MLflow run; it ends FINISHED, or FAILED when the block raises."""
     from mlflow.entities import Param, RunTag
 

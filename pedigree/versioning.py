@@ -7,7 +7,7 @@ for up to date, so what is restored here is opened with `snapshots.open_snapshot
     '6c8f…​.dir'
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +26,7 @@ class DvcPointer(Settings):
 
 
 @contextmanager
-def _repository(root: Path) -> Iterator[Any]:
+def _repository(root: Path) -> Generator[Any]:
     import logging
 
     logging.getLogger("dvc").setLevel(logging.WARNING)
@@ -42,7 +42,7 @@ def _repository(root: Path) -> Iterator[Any]:
     except LockError:
         raise PedigreeError(
             f"The DVC repository {root} is locked by another process: wait until it has ended (or "
-            f"remove {root / '.dvc/tmp/lock'} if none runs), then run again. Nothing was registered."
+            f"remove {root / '.dvc/tmp/lock'} if none runs), then run again. Nothing was kept."
         ) from None
     except DvcException as error:
         cause = f" ({error.__cause__})" if error.__cause__ else ""

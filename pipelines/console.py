@@ -35,9 +35,10 @@ def _describe(record: logging.LogRecord) -> str | None:
     return None
 
 
-@dg.logger(description="A line an asset and a check, for a terminal.")
-def readable(_: dg.InitLoggerContext) -> logging.Logger:
-    """Return a logger of readable lines."""
+def _make_logger(_: dg.InitLoggerContext) -> logging.Logger:
     logger = logging.Logger("pedigree.run", logging.DEBUG)  # events are logged at this level
     logger.addHandler(_OneLine())
     return logger
+
+
+readable = dg.LoggerDefinition(_make_logger, {}, "A line an asset and a check, for a terminal.")

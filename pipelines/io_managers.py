@@ -6,6 +6,7 @@ and anything else is refused.
 
 import uuid
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -22,9 +23,8 @@ class ParquetIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Write a table, whole or not at all."""
-        if isinstance(obj, pd.DataFrame):
-            obj = pa.Table.from_pandas(obj)
-        if not isinstance(obj, pa.Table):
+        table: Any = pa.Table.from_pandas(obj) if isinstance(obj, pd.DataFrame) else obj
+        if not isinstance(table, pa.Table):
             raise PedigreeError(
                 f"{context.get_identifier()} returned {type(obj).__name__}: expected a pandas or "
                 "Arrow table (nothing is pickled), or a MaterializeResult."
@@ -32,9 +32,9 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         path = self._path(context)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".partial-{uuid.uuid4().hex}")
-        pq.write_table(obj, partial)
+        pq.write_table(table, partial)
         partial.replace(path)
-        context.add_output_metadata({"path": str(path), "dagster/row_count": obj.num_rows})
+        context.add_output_metadata({"path": str(path), "dagster/row_count": table.num_rows})
 
     def load_input(self, context: dg.InputContext) -> pa.Table:
         """Read the table that an upstream asset wrote."""

@@ -1,15 +1,22 @@
 """The process that `pedigree run` starts: the main job in Dagster, with errors as sentences.
 
     python -m pipelines.run --until release --profile demo
+
+Started by hand it needs DAGSTER_HOME, and PYTHONPATH set to the project's folder.
 """
 
 import argparse
+import json
 import sys
 
 import dagster as dg
 
+from assets.versions import DATA_VERSION
 from pedigree import errors
 from pedigree.errors import PedigreeError
+from pedigree.files import write_atomically
+from pedigree.project import Project
+from pipelines.jobs import JOBS
 
 # `release` is two runs: the gate that promotion calls reads verdicts, not Dagster's memory.
 JOBS_UNTIL = {
@@ -18,32 +25,36 @@ JOBS_UNTIL = {
     "model": ["retrain"],
     "release": ["retrain", "promote"],
 }
+DIGEST_FILES = {"training_snapshot", "evaluation_snapshot", "base_model", "fine_tuned_model"}
 
 
 def main(arguments: list[str]) -> int:
     """Run the jobs up to a stage; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.run")
-    parser.add_argument("--until", choices=JOBS_UNTIL, default="release")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--until", choices=JOBS_UNTIL, default="release")
+    chosen.add_argument("--job", choices=[job.name for job in JOBS])
     parser.add_argument("--profile")
     options = parser.parse_args(arguments)
     try:
-        return _run(options.until, options.profile)
+        jobs = [options.job] if options.job else JOBS_UNTIL[options.until]
+        return _run(jobs, options.profile)
     except PedigreeError as error:
         print(f"pedigree: {error}", file=sys.stderr)
         return error.exit_code
 
 
-def _run(until: str, profile: str | None) -> int:
+def _run(jobs: list[str], profile: str | None) -> int:
     from pedigree.release import require_clean_tree
     from pipelines.definitions import build_definitions, open_this_project
 
     project = open_this_project(profile)
     project.policy()
     definitions = build_definitions(project)
-    if until == "release":
+    if "promote" in jobs:
         require_clean_tree(project)
     with dg.DagsterInstance.get() as instance:
-        for name in JOBS_UNTIL[until]:
+        for name in jobs:
             result = definitions.resolve_job_def(name).execute_in_process(
                 instance=instance,
                 run_config={"loggers": {"readable": {}}},
@@ -52,7 +63,23 @@ def _run(until: str, profile: str | None) -> int:
             )
             if not result.success:
                 return _explain(result)
+            _write_digests(project, result)
     return 0
+
+
+def _write_digests(project: Project, result: dg.ExecuteInProcessResult) -> None:
+    """Write what the run made as small files, which are the outputs of DVC's stages."""
+    for event in result.all_events:
+        if event.is_step_materialization:
+            made = event.step_materialization_data.materialization
+            name = "-".join(made.asset_key.path)
+            if name in DIGEST_FILES:
+                digest = (made.tags or {})[DATA_VERSION]
+                write_atomically(project.root / "digests" / name, f"{digest}\n".encode())
+            elif name == "model_evaluation":
+                metrics = {key: made.metadata[key].value for key in ("accuracy", "rows")}
+                text = json.dumps(metrics, indent=2) + "\n"
+                write_atomically(project.root / "metrics" / "evaluation.json", text.encode())
 
 
 def _explain(result: dg.ExecuteInProcessResult) -> int:

@@ -61,7 +61,9 @@ class EvidenceStore:
     ) -> Statement:
         """Sign and keep a statement; its first subject is what it is found by."""
         if self.signer is None:
-            raise PedigreeError("There is no key to sign with: the policy accepts no development key.")
+            raise PedigreeError(
+                "There is no key to sign with: the policy accepts no development key."
+            )
         content: dict[str, JSON] = {
             "_type": STATEMENT_TYPE,
             "subject": subjects,
@@ -90,8 +92,9 @@ class EvidenceStore:
         except VerificationFailed as error:
             raise VerificationFailed(f"The statement {path} is not trusted: {error}.") from None
         subjects = cast(list[dict[str, Any]], content["subject"])
-        if content["predicateType"] != PREDICATES.get(kind) or path.parent.name != (
-            subjects[0]["digest"]["sha256"]
+        if (
+            content["predicateType"] != PREDICATES.get(kind)
+            or path.parent.name != (subjects[0]["digest"]["sha256"])
         ):
             raise VerificationFailed(f"The statement {path} was moved: it speaks of another thing.")
         return Statement(
@@ -129,14 +132,16 @@ class EvidenceStore:
         value = prefix.removeprefix("sha256:").lower()
         if len(value) < 12 or set(value) - set("0123456789abcdef"):
             raise PedigreeError(
-                f"{prefix!r} is neither an environment nor a digest: give at least 12 digits of the "
-                "digest, or a name such as 'production'."
+                f"{prefix!r} is neither an environment nor a digest: give at least 12 digits of "
+                "the digest, or a name such as 'production'."
             )
         found = sorted(
             {path.parent.name for path in self.folder.glob(f"{value}*/{kind}-*.dsse.json")}
         )
         if not found:
-            raise EvidenceMissing(f"No {kind} evidence is known about {prefix}: see `pedigree models`.")
+            raise EvidenceMissing(
+                f"No {kind} evidence is known about {prefix}: see `pedigree models`."
+            )
         if len(found) > 1:
             raise PedigreeError(f"{prefix!r} fits {len(found)} digests: give more digits.")
         return f"sha256:{found[0]}"

@@ -50,15 +50,15 @@ class NearDuplicates:
 
     def components(self) -> Integers:
         """Return for each row the smallest row position it is connected with, through any chain."""
-        from scipy.sparse import coo_array  # pyright: ignore[reportMissingTypeStubs]
-        from scipy.sparse.csgraph import (  # pyright: ignore[reportMissingTypeStubs]
-            connected_components,  # pyright: ignore[reportUnknownVariableType]
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import (
+            connected_components,
         )
 
         count = int(self.document.max()) + 1 if len(self.document) else 0
         ones = np.ones(len(self.pairs), np.int8)
         graph = coo_array((ones, (self.pairs[:, 0], self.pairs[:, 1])), shape=(count, count))
-        _, component = connected_components(graph, directed=False)  # pyright: ignore[reportUnknownVariableType]
+        _, component = connected_components(graph, directed=False)
         by_row: Integers = np.asarray(component, np.int64)[self.document]
         _, first, inverse = np.unique(by_row, return_index=True, return_inverse=True)
         return first[inverse].astype(np.int64)
@@ -154,7 +154,7 @@ def _verify(
     shingles: npt.NDArray[np.uint64], offsets: Integers, pairs: Integers, block: int = 20_000
 ) -> npt.NDArray[np.float64]:
     """Return the exact Jaccard similarity of each pair."""
-    from scipy.sparse import csr_array  # pyright: ignore[reportMissingTypeStubs]
+    from scipy.sparse import csr_array
 
     sizes = np.diff(offsets)
     _, column = np.unique(shingles, return_inverse=True)

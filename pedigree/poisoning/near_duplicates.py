@@ -4,12 +4,11 @@ The first and cheapest poison is a copy: a text that is already there, edited a 
 another label. Every pair behind a finding is verified exactly.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from scipy.stats import binom  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+from scipy.stats import binom
 
 from pedigree.digests import JSON
 from pedigree.evidence.policy import ConflictLimits, LeakageLimits
@@ -50,7 +49,7 @@ def find_label_conflicts(
     found = find_near_duplicates(texts, limits.similarity)
     disputes = _find_disputes(found, labels)
     disputed, neighboured = _count_decisive(found, disputes, limits.decisive_similarity)
-    tail = float(binom.sf(disputed - 1, neighboured, limits.natural_share))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    tail = float(binom.sf(disputed - 1, neighboured, limits.natural_share))
     failed = disputed >= limits.min_texts and tail < limits.significance
     severity: Severity = "ERROR" if failed else "WARN"
     component = found.components()
@@ -79,8 +78,8 @@ def find_label_conflicts(
     return CheckResult(
         "near_duplicate_label_conflicts",
         not failed,
-        f"{len(disputes)} rows disagree with a near-duplicate about the label{where}: {disputed} of "
-        f"{neighboured} distinct texts with a close copy, of which {limits.natural_share:.0%} may."
+        f"{len(disputes)} rows disagree with a near-duplicate about the label{where}: {disputed} "
+        f"of {neighboured} distinct texts with a close copy ({limits.natural_share:.0%} may)."
         + (" Look at the pairs, and drop or relabel the copies at their source." * failed),
         counts,
         findings,
@@ -174,13 +173,10 @@ def find_leakage(
     )
 
 
-def _count_sources(
-    disputes: dict[int, _Dispute], sources: Sequence[str] | None
-) -> dict[str, JSON]:
+def _count_sources(disputes: dict[int, _Dispute], sources: Sequence[str] | None) -> dict[str, JSON]:
     if sources is None:
         return {}
-    names, counts = np.unique([sources[row] for row in disputes], return_counts=True)
-    return dict(sorted(zip(names.tolist(), counts.tolist(), strict=True), key=lambda item: -item[1]))
+    return dict(Counter(sources[row] for row in disputes).most_common())
 
 
 def _list_counts(counts: dict[str, JSON]) -> str:
@@ -193,7 +189,7 @@ def _examples(
     labels: Sequence[str | None],
     sources: Sequence[str] | None,
 ) -> tuple[dict[str, JSON], ...]:
-    """Return pairs with both texts and labels side by side, the most alike first, each pair once."""
+    """Return pairs with both texts and labels, the most alike first, each pair once."""
     seen: set[tuple[int, int]] = set()
     records: list[dict[str, JSON]] = []
     for row, dispute in sorted(disputes.items(), key=lambda item: (-item[1].similarity, item[0])):
@@ -203,7 +199,11 @@ def _examples(
         seen.add(pair)
         record: dict[str, JSON] = {"similarity": round(dispute.similarity, 4)}
         for name, one in (("a", pair[0]), ("b", pair[1])):
-            record |= {f"row_{name}": one, f"label_{name}": labels[one], f"text_{name}": texts[one][:300]}
+            record |= {
+                f"row_{name}": one,
+                f"label_{name}": labels[one],
+                f"text_{name}": texts[one][:300],
+            }
             if sources is not None:
                 record[f"source_{name}"] = sources[one]
         records.append(record)

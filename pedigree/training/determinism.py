@@ -95,7 +95,7 @@ def seed_everything(seed: int) -> None:
     import torch
 
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 (libraries draw from the global state)
+    np.random.seed(seed)
     torch.manual_seed(seed)
 
 

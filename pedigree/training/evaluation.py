@@ -54,9 +54,7 @@ def predict(
     return predicted
 
 
-def score(
-    predicted: Sequence[str], labels: Sequence[str], sources: Sequence[str]
-) -> Evaluation:
+def score(predicted: Sequence[str], labels: Sequence[str], sources: Sequence[str]) -> Evaluation:
     """Count what is right."""
     by_source: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     by_label: dict[str, list[int]] = defaultdict(lambda: [0, 0])
@@ -85,7 +83,9 @@ def check_accuracy(
     if previous is not None:
         drop = previous.accuracy - evaluation.accuracy
         if drop > limits.max_drop:
-            problems.append(f"accuracy is {drop:.3f} below production's (at most {limits.max_drop})")
+            problems.append(
+                f"accuracy is {drop:.3f} below production's (at most {limits.max_drop})"
+            )
         problems += _source_drops(evaluation.source_accuracy, previous.source_accuracy, limits)
     counts: dict[str, JSON] = {
         "rows": evaluation.rows,

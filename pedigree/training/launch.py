@@ -63,7 +63,7 @@ def run_worker(
             else f"ended with status {worker.returncode}"
         )
         raise PedigreeError(
-            f"The {request.task} process {how} before it was done{': ' + detail if detail else ''}. "
+            f"The {request.task} process {how} before it was done{': ' * bool(detail)}{detail}. "
             "Nothing was registered; run again, and training goes on from its last checkpoint."
         )
 

@@ -81,7 +81,9 @@ def describe_snapshot(project: Project, digest: str, zone: Zone) -> SnapshotInpu
     snapshot = open_snapshot(digest, project.snapshots(zone))
     pointer = read_pointer(project.root, snapshot.path)
     if pointer is None:
-        raise EvidenceMissing(f"DVC does not track {snapshot.path}: materialise the snapshot again.")
+        raise EvidenceMissing(
+            f"DVC does not track {snapshot.path}: materialise the snapshot again."
+        )
     return SnapshotInput(
         digest=digest,
         manifest_digest=snapshot.manifest_digest,

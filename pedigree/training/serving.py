@@ -1,6 +1,7 @@
-"""What `mlflow.pyfunc.load_model` uses to open a logged model. MLflow itself verifies nothing:
+"""What `mlflow.pyfunc.load_model` uses to open a logged model.
 
-load through `pedigree.verification.load_verified_model` wherever it matters what is served.
+MLflow itself verifies nothing: load through `pedigree.verification.load_verified_model` wherever it
+matters what is served.
 """
 
 import json
