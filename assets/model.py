@@ -80,7 +80,7 @@ def build_fine_tuned_model(params: Params) -> dg.AssetsDefinition:
                 evaluation=inputs["evaluation_snapshot"],
                 base=inputs["base_model"],
                 source=load_base_model_source(place.root / "base_models", params.base_model),
-                invocation=context.run_id,
+                invocation=context.run.run_id,
                 clock=project.now,
                 report=report,
                 inherited=project.environment(),

@@ -153,7 +153,8 @@ def register_version(
             return str(version.version)
     made = client.create_model_version(
         name,
-        source=f"models:/{mlflow_model}",
+        # A models:/ URI would be looked up in whichever store the working folder suggests.
+        source=client.get_logged_model(mlflow_model).artifact_location,
         run_id=run_id,
         model_id=mlflow_model,
         tags={"pedigree.model_digest": digest, "pedigree.mlflow_model": mlflow_model},
