@@ -223,7 +223,13 @@ def open_snapshot(digest: str, root: Path) -> Snapshot:
             f"`dvc checkout {path}.dvc --force`, or materialise it again."
         )
     snapshot = Snapshot(path, manifest)
-    stored = snapshot.read()
+    try:
+        stored = snapshot.read()
+    except (pa.ArrowException, OSError) as error:
+        raise VerificationFailed(
+            f"Snapshot {digest} cannot be read as Parquet ({error}): its manifest was rewritten. "
+            f"Remove {path} and restore it from the DVC remote."
+        ) from None
     table = add_row_ids(stored)
     found, schema, _ = _identify(table, manifest.zone)
     if found != digest or schema != manifest.column_schema or not table.equals(stored):

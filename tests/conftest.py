@@ -6,14 +6,17 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import pytest
 import yaml
 
 from pedigree.project import Project
+from pipelines.definitions import build_definitions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -159,6 +162,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
         "model_name": "reviews",
         "split": {"evaluation_fraction": 0.25, "seed": 0},
         "train": {
+            "seed": 0,
             "epochs": 8,
             "learning_rate": 0.01,
             "max_tokens": 32,
@@ -202,18 +206,78 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     return root
 
 
+def copy_project(template: Path, root: Path, downloads: Path) -> Project:
+    """Copy the template to `root`, put its path into the settings, and commit everything."""
+    shutil.copytree(template, root, symlinks=True)
+    for path in [*(root / "sources").glob("*.yaml"), *(root / "base_models").glob("*.yaml")]:
+        path.write_text(path.read_text().replace("{root}", str(root)))
+    must("git", "add", "-A", cwd=root)
+    must("git", "commit", "-q", "-m", "A project", cwd=root)
+    return Project(root, downloads)
+
+
+def run_job(
+    project: Project, name: str, instance: dg.DagsterInstance, **options: Any
+) -> dg.ExecuteInProcessResult:
+    """Run a job of the project in this process; the caller looks at the result."""
+    job = build_definitions(project).resolve_job_def(name)
+    quiet = {"loggers": {"readable": {}}, **options.pop("run_config", {})}
+    return job.execute_in_process(
+        instance=instance, raise_on_error=False, run_config=quiet, **options
+    )
+
+
+def errors_of(result: dg.ExecuteInProcessResult) -> str:
+    """Return what the failed steps of a run said, causes included."""
+    messages = []
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None:
+                messages.append(error.message)
+                error = error.cause
+    return "\n".join(messages)
+
+
+def open_instance(folder: Path) -> dg.DagsterInstance:
+    """Open a real Dagster instance on SQLite in `folder`, with telemetry off."""
+    folder.mkdir(exist_ok=True)
+    return dg.DagsterInstance.local_temp(str(folder), {"telemetry": {"enabled": False}})
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """A real Dagster instance on SQLite."""
+    with open_instance(tmp_path / "dagster") as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def trained(template: Path, tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Project:
+    """A project whose model is in production. Shared: look at it, copy it, do not change it."""
+    root = tmp_path_factory.mktemp("trained") / "project"
+    project = copy_project(template, root, downloads)
+    with open_instance(root / ".dagster") as instance:
+        for job in ("retrain", "promote"):
+            result = run_job(project, job, instance)
+            assert result.success, errors_of(result)
+    return project
+
+
+@pytest.fixture
+def trained_copy(trained: Project, tmp_path: Path) -> Project:
+    """A copy of the trained project to tamper with."""
+    root = tmp_path / "copy"
+    shutil.copytree(trained.root, root, symlinks=True)
+    return Project(root, trained.downloads)
+
+
 @pytest.fixture
 def make_project(template: Path, tmp_path: Path, downloads: Path) -> Callable[[], Project]:
     """Return a function that copies the template into a fresh, committed project."""
 
     def make() -> Project:
-        root = tmp_path / "project"
-        shutil.copytree(template, root, symlinks=True)
-        for path in [*(root / "sources").glob("*.yaml"), *(root / "base_models").glob("*.yaml")]:
-            path.write_text(path.read_text().replace("{root}", str(root)))
-        must("git", "add", "-A", cwd=root)
-        must("git", "commit", "-q", "-m", "A project", cwd=root)
-        return Project(root, downloads)
+        return copy_project(template, tmp_path / "project", downloads)
 
     return make
 
