@@ -22,7 +22,7 @@ from urllib.parse import urljoin, urlsplit
 
 from pedigree.digests import FileEntry, Manifest, digest_file, digest_manifest, hex_of
 from pedigree.errors import PedigreeError, VerificationFailed
-from pedigree.files import PARTIAL, explain_disk_errors
+from pedigree.files import DISK_FULL, PARTIAL, explain_disk_errors
 
 _CHUNK = 1 << 20
 _PACKAGE = re.compile(r"package:([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+_-]+)/([^/\\]+)")
@@ -157,7 +157,7 @@ def _fetch_files(
         ) from None
     except Exception as error:
         # Each fsspec back end raises errors of its own libraries; all mean the same to the user.
-        if isinstance(error, OSError) and error.errno == 28:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
         detail = " ".join(str(error).split()) or type(error).__name__
         raise PedigreeError(

@@ -16,6 +16,7 @@ from pedigree.digests import digest_manifest, digest_tree, hex_of
 from pedigree.errors import PedigreeError
 
 PARTIAL = ".partial-"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def explain_disk_errors(target: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in DISK_FULL:
             raise PedigreeError(
                 f"The disk is full while writing {target}: nothing was kept; free some space and "
                 "run the same command again."

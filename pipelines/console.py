@@ -20,7 +20,7 @@ class _OneLine(logging.Handler):
 def _describe(record: logging.LogRecord) -> str | None:
     meta: dict[str, Any] = getattr(record, "dagster_meta", {})
     event = meta.get("dagster_event")
-    if event is None and record.levelno < logging.INFO:
+    if event is None and (record.levelno < logging.INFO or _is_framework(meta)):
         return None
     if event is None:
         return f"  {meta.get('orig_message', record.getMessage())}"
@@ -33,6 +33,11 @@ def _describe(record: logging.LogRecord) -> str | None:
         outcome = "passed" if check.passed else check.severity.value
         return f"check {outcome:<7} {check.asset_key.to_user_string()}: {check.check_name}"
     return None
+
+
+def _is_framework(meta: dict[str, Any]) -> bool:
+    """Tell whether Dagster itself says that a step waits for one that failed."""
+    return str(meta.get("orig_message", "")).startswith("Dependencies for step")
 
 
 def _make_logger(_: dg.InitLoggerContext) -> logging.Logger:

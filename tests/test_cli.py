@@ -1,0 +1,334 @@
+"""The command line as a user meets it: real processes, exit codes, sentences, one JSON document."""
+
+import csv
+import json
+import random
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from pedigree.project import Project
+from tests.conftest import declare_source, review_rows, run, write_csv
+
+
+def _pedigree(where: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
+    done = run("python", "-m", "pedigree", *arguments, cwd=where, **environment)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_why_answers_the_five_questions_with_digests(trained: Project) -> None:
+    code, out, _ = _pedigree(trained.root, "why", "production", "--json")
+    assert code == 0
+    said = json.loads(out)
+    assert said["complete"]
+    assert said["missing"] == []
+    base, changes, data, checks, release = said["answers"]
+    assert base["base"] == "tiny"
+    assert base["from"].endswith("tiny.zip")
+    assert changes["steps"][0]["adapter"].startswith("sha256:")
+    assert {part["source"] for part in data["training"]["sources"]} == {"shop", "forum"}
+    assert data["training"]["sources"][0]["label_batch"] == "batch-1"
+    assert len(data["training"]["digest"]) == 71
+    names = {(verdict["check"], verdict["on"]) for verdict in checks["verdicts"]}
+    assert names == {
+        ("schema_holds", "training_snapshot"),
+        ("snapshot_digest_matches", "training_snapshot"),
+        ("near_duplicate_label_conflicts", "training_snapshot"),
+        ("evaluation_leakage", "training_snapshot"),
+        ("schema_holds", "evaluation_snapshot"),
+        ("snapshot_digest_matches", "evaluation_snapshot"),
+        ("near_duplicate_label_conflicts", "evaluation_snapshot"),
+        ("weights_are_finite", "model"),
+        ("evaluation_accuracy", "model"),
+    }
+    (environment,) = release["environments"]
+    assert environment["approvals_demanded"] == 0
+    assert environment["policy"] == trained.policy().digest()
+    assert release["rebuild"]["possible"]
+    code, text, _ = _pedigree(trained.root, "why", said["model"][7:21])
+    assert code == 0
+    assert "demands 0 approvals" in text
+    assert "UNKNOWN" not in text
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "words"),
+    [
+        ("staging", 2, "neither an environment nor a digest"),
+        ("abc", 2, "at least 12 digits"),
+        ("sha256:" + "0" * 64, 3, "No training evidence is known"),
+        ("0123456789ab", 3, "see `pedigree models`"),
+        ("reviews@nowhere", 3, "No promotion is known"),
+        ("reviews:99", 3, "No promotion is known"),
+    ],
+)
+@pytest.mark.parametrize("command", ["why", "verify"])
+def test_a_model_that_no_one_knows(
+    trained: Project, command: str, model: str, code: int, words: str
+) -> None:
+    found, out, error = _pedigree(trained.root, command, model)
+    assert (found, out) == (code, "")
+    assert words in error
+
+
+def test_models_lists_what_each_is_made_of(trained: Project) -> None:
+    code, out, _ = _pedigree(trained.root, "models", "--json")
+    assert code == 0
+    (model,) = json.loads(out)
+    assert model["environments"] == ["production"]
+    assert model["base"].startswith("tiny sha256:")
+    assert len(model["adapters"]) == 1
+    code, out, _ = _pedigree(trained.root, "models")
+    assert out.splitlines()[0].split()[:3] == ["MODEL", "NAME", "BASE"]
+    assert len(out.splitlines()) == 2
+
+
+def test_outside_a_project_the_command_says_so(tmp_path: Path) -> None:
+    for command in (["run"], ["models"], ["why", "production"], ["sources"], ["verify", "x"]):
+        code, _, error = _pedigree(tmp_path, *command)
+        assert code == 2
+        assert "is not in a Pedigree project" in error
+
+
+def test_sources_are_listed_and_pinned_on_purpose(project: Project) -> None:
+    code, out, _ = _pedigree(project.root, "sources", "--json")
+    assert code == 0
+    assert [source["id"] for source in json.loads(out)] == ["forum", "shop"]
+    assert _pedigree(project.root, "run", "--until", "snapshot")[0] == 0
+
+    rows = review_rows(160)
+    rows[3] = (*rows[3][:2], "negative")
+    rows = [*rows[:-1], ("new", "an entirely new line", "positive")]
+    sha256 = write_csv(project.root / "inbox" / "shop.csv", rows)
+    code, _, error = _pedigree(project.root, "run", "--until", "snapshot")
+    assert code == 1
+    assert "shop is not what was pinned" in error
+    assert sha256 in error
+    code, out, _ = _pedigree(project.root, "sources", "pin", "shop")
+    assert code == 0
+    assert sha256 in out
+    assert "1 rows added, 1 removed, 1 changed" in out
+    assert "[positive]" in out
+    assert _pedigree(project.root, "run", "--until", "snapshot")[0] == 0
+    code, out, _ = _pedigree(project.root, "sources", "pin", "shop")
+    assert "unchanged" in out
+    code, _, error = _pedigree(project.root, "sources", "pin", "nothing")
+    assert code == 2
+    assert "known are forum, shop" in error
+
+
+BAD = {
+    "no pin": ({"sha256": None}, None, 2, "has no sha256 pin"),
+    "wrong pin": ({"sha256": "0" * 64}, None, 1, "is not what was pinned"),
+    "pin that is none": ({"sha256": "abc"}, None, 2, "is not a sha256"),
+    "unreachable": ({"uri": "/nowhere/shop.csv"}, None, 2, "cannot be reached"),
+    "missing column": ({"columns": {"text": "body"}, "labels": None}, None, 2, "no column 'body'"),
+    "empty file": ({}, b"", 2, "is empty"),
+    "undeclared label": ({}, b"id,text,label\n1,a text,maybe\n", 2, "has the label 'maybe'"),
+    "invalid UTF-8": ({}, b"id,text,label\n1,caf\xe9,positive\n", 2, "not valid UTF-8"),
+    "unknown setting": ({"licens": "MIT"}, None, 2, "licens"),
+    "zip that is none": ({"member": "a.csv"}, None, 2, "cannot be read as a zip or tar"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_sources_end_in_one_sentence_and_change_nothing(project: Project, case: str) -> None:
+    import hashlib
+
+    changes, content, code, words = BAD[case]
+    file = project.root / "inbox" / "shop.csv"
+    if content is not None:
+        file.write_bytes(content)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    settings = {"uri": str(file), "sha256": sha256, **changes}
+    declare_source(project.root, "shop", **settings)
+    found, _, error = _pedigree(project.root, "run", "--until", "checks")
+    assert found == code
+    assert words in error
+    assert len([line for line in error.splitlines() if line.startswith("pedigree: ")]) == 1
+    assert not (project.root / "data" / "training" / "snapshots").exists()
+    assert not list(project.root.rglob(".partial-*"))
+
+
+def test_curation_that_leaves_nothing_is_an_error(project: Project) -> None:
+    path = project.root / "params.yaml"
+    path.write_text(path.read_text() + "curation: {min_characters: 5000, max_characters: 6000}\n")
+    code, _, error = _pedigree(project.root, "run", "--until", "snapshot")
+    assert code == 2
+    assert "Curation left none of 320 rows (320 too_short)" in error
+    assert not (project.root / "data" / "training" / "snapshots").exists()
+
+
+def test_a_locked_dvc_repository_is_an_error(project: Project) -> None:
+    import subprocess
+    import sys
+
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD_LOCK, str(project.root)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline().strip() == "held"
+        code, _, error = _pedigree(project.root, "run", "--until", "snapshot")
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    assert code == 2
+    assert "is locked by another process" in error
+    assert not list(project.root.glob("data/*/snapshots/*.dvc"))
+    assert _pedigree(project.root, "run", "--until", "snapshot")[0] == 0
+
+
+HOLD_LOCK = """
+import sys, time
+from dvc.repo import Repo
+with Repo(sys.argv[1]) as repo, repo.lock:
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_full_disk_leaves_no_half_snapshot(project: Project) -> None:
+    """The limit on a file's size is the kernel's; the error is the one a full disk gives."""
+    big = [(key, text + " word" * 40_000, label) for key, text, label in review_rows(40)]
+    file = project.root / "inbox" / "shop.csv"
+    declare_source(project.root, "shop", str(file), write_csv(file, big), max_bytes=50_000_000)
+    path = project.root / "params.yaml"
+    path.write_text(path.read_text() + "curation: {max_characters: 10000000}\n")
+    done = run(
+        "bash", "-c", "ulimit -f 400; trap '' XFSZ; python -m pedigree run --until snapshot",
+        cwd=project.root,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "The disk is full while writing" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(project.root.glob("data/*/snapshots/*.dvc"))
+    assert not list(project.root.rglob(".partial-*"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("policy.yaml", "training: {required_checks: []}\n", "policy.yaml is not valid"),
+        ("params.yaml", "base_model: [\n", "not valid YAML"),
+        ("params.yaml", "base_model: tiny\ntrain: {epoch: 1}\n", "train.epoch"),
+        ("params.yaml", "base_model: other\n", "no base model 'other'"),
+    ],
+)
+def test_bad_settings_are_named(project: Project, file: str, content: str, words: str) -> None:
+    (project.root / file).write_text(content)
+    code, _, error = _pedigree(project.root, "run", "--until", "model")
+    assert code == 2
+    assert words in error
+
+
+def test_an_unknown_profile_and_a_dirty_tree_stop_before_anything_is_made(
+    project: Project,
+) -> None:
+    code, _, error = _pedigree(project.root, "run", "--profile", "huge", "--until", "snapshot")
+    assert code == 2
+    assert "no profile 'huge'" in error
+    path = project.root / "checks" / "data.py"
+    path.write_text(path.read_text() + "# changed\n")
+    code, _, error = _pedigree(project.root, "run")
+    assert code == 1
+    assert "the working tree is dirty" in error
+    assert not (project.root / "data").exists()
+
+
+def _write_reviews(path: Path, poison: int) -> list[int]:
+    """Write a table whose last `poison` rows are copies with the other label."""
+    rows = review_rows(1500)
+    picked = random.Random(1).sample(range(1500), poison)
+    copies = [
+        ("", rows[i][1] + ".", "negative" if rows[i][2] == "positive" else "positive")
+        for i in picked
+    ]
+    all_rows = [(text, label) for _, text, label in rows + copies]
+    if path.suffix == ".jsonl":
+        lines = [json.dumps({"text": text, "label": label}) for text, label in all_rows]
+        path.write_text("\n".join(lines) + "\n")
+    elif path.suffix == ".parquet":
+        import pyarrow as pa
+
+        texts, labels = zip(*all_rows, strict=True)
+        pq.write_table(pa.table({"text": list(texts), "label": list(labels)}), path)
+    else:
+        with path.open("w", newline="") as stream:
+            writer = csv.writer(stream, delimiter="," if path.suffix == ".csv" else "\t")
+            writer.writerows([("text", "label"), *all_rows])
+    return list(range(1500, 1500 + poison))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_check_judges_any_table_without_a_project(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"rows{suffix}"
+    _write_reviews(file, 0)
+    code, out, _ = _pedigree(tmp_path, "check", str(file))
+    assert code == 0
+    assert "PASSED  near_duplicate_label_conflicts" in out
+    planted = _write_reviews(file, 25)
+    found = tmp_path / "out" / "findings.parquet"
+    code, out, _ = _pedigree(tmp_path, "check", str(file), "--out", str(found), "--json")
+    assert code == 1
+    (result,) = json.loads(out)["checks"]
+    assert result["result"] == "FAILED"
+    table = pq.read_table(found).to_pydict()
+    assert set(table) == {"row", "check", "score", "severity", "reason", "group"}
+    assert set(planted) <= set(table["row"])
+    assert set(table["severity"]) == {"ERROR"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "words"),
+    [
+        ("a.csv", "text,label\n", [], "has no rows"),
+        ("a.csv", "", [], "is empty"),
+        ("a.csv", "text,stars\na,1\n", [], "no check can look"),
+        ("a.csv", "body,label\na,1\n", [], "no column 'text' for the text: it has body, label"),
+        ("a.csv", "text,label\na,1\n", ["--label", "stars"], "no column 'stars'"),
+        ("a.csv", "text,label\na,1\n", ["--annotator", "who"], "no column 'who'"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n{"text"', [], "line 2 is not valid JSON"),
+        ("a.xlsx", "x", [], "expected one of .csv"),
+        ("a.parquet", "no parquet", [], "cannot be read as Parquet"),
+    ],
+)
+def test_check_refuses_what_it_cannot_look_at(
+    tmp_path: Path, name: str, content: str, options: list[str], words: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    code, _, error = _pedigree(tmp_path, "check", name, *options)
+    assert code == 2
+    assert words in error
+
+
+def test_check_compares_with_a_snapshot(trained: Project, tmp_path: Path) -> None:
+    code, out, _ = _pedigree(trained.root, "why", "production", "--json")
+    digest = json.loads(out)["answers"][2]["training"]["digest"]
+    fresh = tmp_path / "fresh.csv"
+    write_csv(fresh, review_rows(50, 5000))
+    arguments = ("check", str(fresh), "--against", digest, "--json")
+    code, out, _ = _pedigree(trained.root, *arguments)
+    assert code == 0
+    write_csv(fresh, review_rows(50))
+    code, out, _ = _pedigree(trained.root, *arguments)
+    assert code == 1
+    leak = json.loads(out)["checks"][1]
+    assert leak["check"] == "evaluation_leakage"
+    assert leak["result"] == "FAILED"
+    unknown = "sha256:" + "0" * 64
+    assert _pedigree(trained.root, "check", str(fresh), "--against", unknown)[0] == 3
+
+
+def test_a_run_writes_the_digest_files_that_dvc_stages_declare(trained_copy: Project) -> None:
+    assert _pedigree(trained_copy.root, "run", "--job", "ingest_and_check")[0] == 0
+    stages = yaml.safe_load((trained_copy.root / "dvc.yaml").read_text())["stages"]
+    for out in stages["snapshots"]["outs"]:
+        (name,) = out
+        digest = (trained_copy.root / name).read_text().strip()
+        zone = name.partition("/")[2].partition("_")[0]
+        assert (trained_copy.snapshots(zone) / digest.removeprefix("sha256:")).is_dir()
