@@ -61,19 +61,25 @@ def capture_code(root: Path) -> Code:
                 changed.append(name)
         if changed:
             diff = _git(root, "diff", "HEAD", "--", *changed) or ""
-    entries = [
-        digest_file(path).model_copy(update={"path": path.relative_to(root).as_posix()})
-        for folder in CODE_FOLDERS
-        for path in sorted((root / folder).rglob("*.py"))
-    ]
     return Code(
         repository=_repository(root),
         commit=commit,
         dirty=bool(changed) or commit is None,
         changed_files=tuple(sorted(changed)),
         diff_sha256=sha256_hex(diff.encode()) if changed else None,
-        files_digest=digest_manifest(sorted_manifest(entries)),
+        files_digest=digest_code_files(root),
         version=pedigree.__version__,
+    )
+
+
+def digest_code_files(root: Path) -> str:
+    """Return the digest of every Python file of the project's packages below `root`."""
+    return digest_manifest(
+        sorted_manifest(
+            digest_file(path).model_copy(update={"path": path.relative_to(root).as_posix()})
+            for folder in CODE_FOLDERS
+            for path in sorted((root / folder).rglob("*.py"))
+        )
     )
 
 

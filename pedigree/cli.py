@@ -88,6 +88,13 @@ def _build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--json", action="store_true")
     verify.set_defaults(command=_verify)
 
+    rebuild = commands.add_parser("rebuild", help="train a recorded model again and compare")
+    which = rebuild.add_mutually_exclusive_group(required=True)
+    which.add_argument("model", metavar="MODEL", nargs="?")
+    which.add_argument("--record", type=Path, metavar="FILE", help="a training statement or record")
+    rebuild.add_argument("--json", action="store_true")
+    rebuild.set_defaults(command=_rebuild)
+
     check = commands.add_parser("check", help="poisoning checks on any table")
     check.add_argument("file", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
     check.add_argument("--text", metavar="COL", help="default: text")
@@ -214,6 +221,40 @@ def _verify(options: argparse.Namespace) -> int:
             f"  in {verified.folder}\n  by the signed statement {verified.statement}"
         )
     return 0
+
+
+def _rebuild(options: argparse.Namespace) -> int:
+    from pedigree.evidence.store import open_store
+    from pedigree.rebuild import read_record_file, read_statement, rebuild_model
+    from pedigree.registry import find_model, find_training
+    from pedigree.rendering import render_rebuild
+
+    project = _open(options)
+    policy = project.policy()
+    store = open_store(project, policy)
+    if options.record is not None:
+        recorded = read_record_file(options.record, store)
+    else:
+        digest = find_model(store, options.model, policy.environments)
+        recorded = read_statement(find_training(store, digest))
+    outcome = rebuild_model(
+        project,
+        recorded,
+        clock=lambda: datetime.now(UTC),
+        report=_show_progress,
+        inherited=dict(os.environ),
+    )
+    if options.json:
+        _print_json({**dataclasses.asdict(outcome), "holds": outcome.holds})
+    else:
+        print(render_rebuild(outcome))
+    return 0 if outcome.holds else 1
+
+
+def _show_progress(record: dict[str, Any]) -> None:
+    if sys.stderr.isatty() and "step" in record:
+        end = "\n" if record["step"] == record["steps"] else ""
+        print(f"\rtraining: step {record['step']} of {record['steps']}", end=end, file=sys.stderr)
 
 
 def _check(options: argparse.Namespace) -> int:

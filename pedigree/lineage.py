@@ -70,7 +70,7 @@ def explain_model(store: EvidenceStore, digest: str) -> Answers:
         _explain_changes(record),
         _explain_data(store, answers, record),
         _explain_checks(store, answers, training, record, promotions),
-        _explain_release(answers, training, record, promotions),
+        _explain_release(store, training, record, promotions),
     ]
     return answers
 
@@ -233,9 +233,13 @@ def _describe_verdict(
 
 
 def _explain_release(
-    answers: Answers, training: Statement, record: TrainingRecord, promotions: list[Promotion]
+    store: EvidenceStore,
+    training: Statement,
+    record: TrainingRecord,
+    promotions: list[Promotion],
 ) -> dict[str, JSON]:
     inputs = record.inputs
+    rebuilt = _newest(store, record.model_digest, "rebuild", "rebuiltOn")
     obstacles: list[JSON] = []
     if inputs.code.dirty:
         obstacles.append("the code differed from its commit")
@@ -264,7 +268,9 @@ def _explain_release(
             "commit": inputs.code.commit,
             "lock_sha256": inputs.environment.lock_sha256,
             "mode": inputs.params.mode,
-            "verdict": "none yet",
+            "verdict": f"{rebuilt.predicate['verdict']} on {rebuilt.predicate['rebuiltOn']}"
+            if rebuilt
+            else "none yet",
         },
     }
 

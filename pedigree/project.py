@@ -86,6 +86,16 @@ class Project:
         return self.root / ".pedigree" / "work"
 
     @property
+    def rebuilds(self) -> Path:
+        """Where worktrees of rebuilds lie while they run."""
+        return self.root / ".pedigree" / "rebuilds"
+
+    @property
+    def environments(self) -> Path:
+        """Where environments for rebuilds are kept."""
+        return self.root / ".pedigree" / "environments"
+
+    @property
     def tracking_uri(self) -> str:
         """MLflow's embedded tracking store."""
         return f"sqlite:///{self.root / 'mlflow.db'}"

@@ -1,10 +1,13 @@
 """What the command line prints for people. `--json` prints the same facts as one document."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pedigree.findings import CheckResult
 from pedigree.lineage import QUESTIONS, UNKNOWN, Answers, ModelLine
+
+if TYPE_CHECKING:
+    from pedigree.rebuild import Rebuild
 
 
 def render_answers(answers: Answers) -> str:
@@ -151,4 +154,21 @@ def render_results(results: Sequence[CheckResult]) -> str:
         lines += [f"        row {f.row}: {f.reason}" for f in result.findings[:10]]
         if len(result.findings) > 10:
             lines.append(f"        … and {len(result.findings) - 10} more (see --out)")
+    return "\n".join(lines)
+
+
+def render_rebuild(outcome: "Rebuild") -> str:
+    """Return both digests, the verdict and what differs."""
+    lines = [
+        f"recorded  {outcome.recorded}",
+        f"rebuilt   {outcome.rebuilt}",
+        f"verdict   {outcome.verdict} (promised: {outcome.promise})",
+        f"in        {outcome.environment}",
+    ]
+    if outcome.accuracy is not None:
+        before, now = outcome.accuracy
+        lines.append(f"accuracy  {before:.4f} recorded, {now:.4f} rebuilt")
+    lines += [f"differs   {difference}" for difference in outcome.differences]
+    if not outcome.signed:
+        lines.append("note      no key that is trusted here signed the record")
     return "\n".join(lines)

@@ -106,6 +106,14 @@ class EvidenceStore:
             content,
         )
 
+    def verify(self, envelope: bytes) -> dict[str, JSON]:
+        """Return the content of an envelope from anywhere.
+
+        Raises:
+            VerificationFailed: no trusted key signed it.
+        """
+        return verify_envelope(envelope, self.trusted)
+
     def about(self, digest: str, kind: str) -> tuple[list[Statement], list[str]]:
         """Return the trusted statements of a kind about `digest`, and why others are not."""
         statements: list[Statement] = []

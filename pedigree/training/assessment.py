@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 from pedigree.capture import find_code_root
@@ -12,6 +13,7 @@ from pedigree.evidence.verdicts import require_passed
 from pedigree.project import Project
 from pedigree.registry import find_promoted, find_training
 from pedigree.tracking import log_metrics
+from pedigree.training.determinism import worker_environment
 from pedigree.training.evaluation import Evaluation
 from pedigree.training.launch import run_worker
 from pedigree.training.record import TrainingRecord, read_record
@@ -31,16 +33,33 @@ def evaluate_model(
     Raises:
         VerificationFailed: the model or the snapshot is not what its digest says.
     """
+    folder = project.root / record.location
+    return evaluate_folder(
+        project, record, folder, record.model_digest, snapshot, inherited, report
+    )
+
+
+def evaluate_folder(
+    project: Project,
+    record: TrainingRecord,
+    folder: Path,
+    digest: str,
+    snapshot: str,
+    inherited: Mapping[str, str],
+    report: Report = lambda _: None,
+) -> Evaluation:
+    """Evaluate a model folder that was trained, or rebuilt, from a record."""
     request = EvaluateRequest(
         code_root=find_code_root(project.root),
         params=record.inputs.params,
         labels=record.inputs.labels,
         snapshots=project.snapshots("evaluation"),
         snapshot=snapshot,
-        model=project.root / record.location,
-        model_digest=record.model_digest,
+        model=folder,
+        model_digest=digest,
     )
-    return Evaluation.model_validate(run_worker(request, report, inherited)["evaluation"])
+    environment = worker_environment(record.inputs.params, inherited)
+    return Evaluation.model_validate(run_worker(request, report, environment)["evaluation"])
 
 
 def record_evaluation(

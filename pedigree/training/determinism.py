@@ -31,8 +31,8 @@ _MKL = {"avx2": "AVX2,STRICT", "avx512": "AVX512,STRICT"}
 
 def worker_environment(params: TrainingParams, inherited: Mapping[str, str] = {}) -> dict[str, str]:
     """Return the whole environment of a training process."""
-    environment = {name: inherited[name] for name in _INHERITED if name in inherited}
-    environment |= {
+    environment = {
+        **inherit(inherited),
         "OMP_NUM_THREADS": str(params.threads),
         "MKL_NUM_THREADS": str(params.threads),
         "OPENBLAS_NUM_THREADS": str(params.threads),
@@ -57,6 +57,23 @@ def worker_environment(params: TrainingParams, inherited: Mapping[str, str] = {}
         else:
             environment["ATEN_CPU_CAPABILITY"] = params.cpu_capability
     return environment
+
+
+def inherit(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what a worker may see of its parent's environment."""
+    return {name: environment[name] for name in _INHERITED if name in environment}
+
+
+def keep_pins(recorded: Mapping[str, str]) -> dict[str, str]:
+    """Return the recorded variables that pin something; a record can set no other."""
+    known = {
+        name
+        for capability in ("avx2", "default")
+        for name in worker_environment(
+            TrainingParams.model_validate({"cpu_capability": capability, "mode": "strict"})
+        )
+    }
+    return {name: value for name, value in recorded.items() if name in known}
 
 
 def prepare(params: TrainingParams) -> "torch.device":
@@ -100,22 +117,35 @@ def seed_everything(seed: int) -> None:
 
 
 def capture_random_states() -> dict[str, "torch.Tensor"]:
-    """Return the states of torch (CPU and GPUs) as tensors.
-
-    Python's and numpy's generators are seeded but never drawn from by the loop; a test holds that.
-    """
+    """Return every random state of the process as tensors: Python, numpy, torch (CPU and GPUs)."""
+    import numpy as np
     import torch
 
-    states = {"torch": torch.get_rng_state()}
+    version, words, _ = random.getstate()
+    numpy_state: Any = np.random.get_state()
+    states = {
+        "python": torch.tensor([version, *words], dtype=torch.int64),
+        "numpy": torch.tensor([*numpy_state[1].tolist(), numpy_state[2]], dtype=torch.int64),
+        "torch": torch.get_rng_state(),
+    }
     for index in range(torch.cuda.device_count()):
         states[f"cuda_{index}"] = torch.cuda.get_rng_state(index)
     return states
 
 
 def restore_random_states(states: Mapping[str, "torch.Tensor"]) -> None:
-    """Put back what `capture_random_states` returned."""
+    """Put back what `capture_random_states` returned.
+
+    Half-used pairs of Gaussian draws, which Python and numpy keep aside, are not carried over: the
+    loop draws none from either.
+    """
+    import numpy as np
     import torch
 
+    version, *words = states["python"].tolist()
+    random.setstate((version, tuple(words), None))
+    *keys, position = states["numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(keys, np.uint32), position))
     torch.set_rng_state(states["torch"])
     for name, state in states.items():
         if name.startswith("cuda_"):

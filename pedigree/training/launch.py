@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pedigree.errors import PedigreeError, VerificationFailed
-from pedigree.training.determinism import worker_environment
-from pedigree.training.worker import EvaluateRequest, TrainRequest
+from pedigree.training.worker import Request
 
 
 def run_worker(
-    request: TrainRequest | EvaluateRequest,
+    request: Request,
     report: Callable[[dict[str, Any]], None],
-    inherited: Mapping[str, str],
+    environment: Mapping[str, str],
     python: str = sys.executable,
 ) -> dict[str, Any]:
     """Run a request in a process of its own and return its result.
@@ -25,14 +24,12 @@ def run_worker(
     Args:
         request: what to do.
         report: receives each progress record.
-        inherited: the environment from which the few harmless variables are taken.
+        environment: the whole environment of the process, from `worker_environment`.
         python: the interpreter, of another environment for a rebuild.
 
     Raises:
         PedigreeError: the worker refused, failed or was killed.
     """
-    environment = worker_environment(request.params, inherited)
-    environment["PYTHONPATH"] = str(request.code_root)
     with tempfile.TemporaryDirectory(prefix="pedigree-") as folder:
         file = Path(folder) / "request.json"
         file.write_text(request.model_dump_json())
@@ -43,7 +40,7 @@ def run_worker(
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                env=environment,
+                env={**environment, "PYTHONPATH": str(request.code_root)},
                 cwd=folder,
             )
             try:

@@ -5,15 +5,16 @@ how it ran. `TrainingRecord` is the same as a typed object; `to_predicate` and `
 back and forth, so a statement alone is enough to rebuild from. docs/evidence.md has the format.
 """
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from pedigree.capture import Code, Environment
 from pedigree.digests import JSON, FileEntry, Manifest, digest_json, digest_manifest, hex_of
-from pedigree.errors import VerificationFailed
+from pedigree.errors import PedigreeError, VerificationFailed
 from pedigree.evidence.store import Statement
 from pedigree.evidence.verdicts import verdict_check
 from pedigree.params import TrainingParams
-from pedigree.settings import Settings
+from pedigree.settings import Settings, parse_settings
 from pedigree.versioning import DvcPointer
 
 BUILD_TYPE = "urn:pedigree:build:training:v1"
@@ -51,19 +52,26 @@ class TrainingInputs(Settings):
     code: Code
     environment: Environment
 
+    def describe(self) -> dict[str, JSON]:
+        """Return each input that decides the weights, by name, flat."""
+        params = self.params.model_dump(mode="json")
+        return {
+            **{f"train.{name}": value for name, value in params.items()},
+            "labels": list(self.labels),
+            "training_snapshot": self.training.digest,
+            "base_model": self.base.digest,
+            "code": self.code.files_digest,
+            "lock": self.environment.lock_sha256,
+            "distributions": dict(self.environment.distributions),
+        }
+
     def configuration(self) -> str:
         """Return the digest that binds a checkpoint to its run."""
-        return digest_json(
-            {
-                "params": self.params.model_dump(mode="json"),
-                "labels": list(self.labels),
-                "training": self.training.digest,
-                "base": self.base.digest,
-                "code": self.code.files_digest,
-                "lock": self.environment.lock_sha256,
-                "distributions": dict(self.environment.distributions),
-            }
-        )
+        return digest_json(self.describe())
+
+    def digests(self) -> dict[str, str]:
+        """Return a digest of each input, so that a record can say which of them was changed."""
+        return {name: digest_json(value) for name, value in self.describe().items()}
 
 
 class TrainingRecord(Settings):
@@ -86,6 +94,7 @@ class TrainingRecord(Settings):
     mlflow_model: str
     location: str
     settings_files: dict[str, str]
+    input_digests: dict[str, str]
 
     @property
     def model_digest(self) -> str:
@@ -179,19 +188,30 @@ class TrainingRecord(Settings):
         ]
 
 
+def read_predicate(predicate: Mapping[str, Any]) -> TrainingRecord:
+    """Return the record that a provenance predicate carries.
+
+    Raises:
+        PedigreeError: it is no predicate of this form.
+    """
+    try:
+        definition = predicate["buildDefinition"]
+        values = {
+            **definition["internalParameters"],
+            "model_name": definition["externalParameters"]["model_name"],
+        }
+    except (KeyError, TypeError):
+        raise PedigreeError("It is no training record: it has no buildDefinition.") from None
+    return parse_settings(TrainingRecord, values, "The training record")
+
+
 def read_record(statement: Statement) -> TrainingRecord:
     """Return the record that a training statement carries.
 
     Raises:
         VerificationFailed: its parts contradict each other.
     """
-    definition = statement.predicate["buildDefinition"]
-    record = TrainingRecord.model_validate(
-        {
-            **definition["internalParameters"],
-            "model_name": definition["externalParameters"]["model_name"],
-        }
-    )
+    record = read_predicate(statement.predicate)
     subject = "sha256:" + statement.subjects[0]["digest"]["sha256"]
     if record.model_digest != subject:
         raise VerificationFailed(

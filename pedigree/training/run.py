@@ -168,7 +168,7 @@ def train_model(
             out=out,
         )
         remove_folder(out)
-        result = run_worker(request, follow, inherited)
+        result = run_worker(request, follow, worker_environment(params.train, inherited))
         files = TypeAdapter(Manifest).validate_python(result["files"])
         digest = str(result["model_digest"])
         model_id, location = run.log_model(params.model_name, out, digest, tags)
@@ -194,6 +194,7 @@ def train_model(
                 for name in _SETTINGS_FILES
                 if (project.root / name).is_file()
             },
+            input_digests=inputs.digests(),
         )
         text = record.model_dump_json(indent=2)
         run.log_results(

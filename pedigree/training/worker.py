@@ -11,12 +11,13 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from pydantic import TypeAdapter
 
 import pedigree
 from pedigree.base_models import open_base_model
+from pedigree.capture import digest_code_files
 from pedigree.digests import Manifest, digest_manifest, digest_tree
 from pedigree.errors import PedigreeError, VerificationFailed
 from pedigree.files import folder_written_atomically
@@ -42,6 +43,20 @@ class TrainRequest(Settings):
     out: Path
 
 
+class RebuildRequest(Settings):
+    """Which recorded model to train again. The record is read by the code of its own commit.
+
+    Commits exchange this: keep it as it is, or older models cannot be rebuilt.
+    """
+
+    task: Literal["rebuild"] = "rebuild"
+    code_root: Path
+    predicate: dict[str, Any]
+    snapshots: Path
+    base_models: Path
+    out: Path
+
+
 class EvaluateRequest(Settings):
     """Which model folder to evaluate on which snapshot."""
 
@@ -55,12 +70,13 @@ class EvaluateRequest(Settings):
     model_digest: str
 
 
+Request: TypeAlias = TrainRequest | RebuildRequest | EvaluateRequest
+
+
 def main(arguments: list[str]) -> int:
     """Carry out the request in the file named by the first argument."""
     _die_with_parent()
-    adapter: TypeAdapter[TrainRequest | EvaluateRequest] = TypeAdapter(
-        TrainRequest | EvaluateRequest
-    )
+    adapter: TypeAdapter[Request] = TypeAdapter(Request)
     request = adapter.validate_json(Path(arguments[0]).read_bytes())
     try:
         running = Path(pedigree.__file__).resolve().parent.parent
@@ -69,15 +85,35 @@ def main(arguments: list[str]) -> int:
                 f"The worker runs the code in {running}, not the recorded code in "
                 f"{request.code_root}: remove the other from PYTHONPATH."
             )
-        if isinstance(request, TrainRequest):
-            result = _train(request, _report)
-        else:
+        if isinstance(request, EvaluateRequest):
             result = _evaluate(request)
+        else:
+            made = request if isinstance(request, TrainRequest) else _read_rebuild(request)
+            result = _train(made, _report)
     except PedigreeError as error:
         _report({"event": "error", "message": str(error), "exit_code": error.exit_code})
         return error.exit_code
     _report({"event": "done", **result})
     return 0
+
+
+def _read_rebuild(request: RebuildRequest) -> TrainRequest:
+    from pedigree.training.record import read_predicate
+
+    inputs = read_predicate(request.predicate).inputs
+    return TrainRequest(
+        code_root=request.code_root,
+        params=inputs.params,
+        labels=inputs.labels,
+        snapshots=request.snapshots,
+        snapshot=inputs.training.digest,
+        base_models=request.base_models,
+        base=inputs.base.digest,
+        configuration=inputs.configuration(),
+        checkpoints=request.out.with_name("checkpoints"),
+        checkpoint_every=0,
+        out=request.out,
+    )
 
 
 def _report(record: dict[str, Any]) -> None:
@@ -128,6 +164,7 @@ def _train(request: TrainRequest, report: Callable[[dict[str, Any]], None]) -> d
         "model_digest": digest_manifest(manifest),
         "files": TypeAdapter(Manifest).dump_python(manifest, mode="json"),
         "hardware": describe_hardware(device),
+        "code": digest_code_files(request.code_root),
         "steps": outcome.steps,
         "tokens": outcome.tokens,
         "final_loss": outcome.final_loss,
