@@ -145,7 +145,7 @@ def restore_random_states(states: Mapping[str, "torch.Tensor"]) -> None:
     version, *words = states["python"].tolist()
     random.setstate((version, tuple(words), None))
     *keys, position = states["numpy"].tolist()
-    np.random.set_state(("MT19937", np.array(keys, np.uint32), position))
+    np.random.set_state(("MT19937", np.array(keys, np.uint32), int(position), 0, 0.0))
     torch.set_rng_state(states["torch"])
     for name, state in states.items():
         if name.startswith("cuda_"):
