@@ -1,11 +1,14 @@
 """What assets and checks are given: the project they work in."""
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 
+from pedigree.locks import hold
 from pedigree.project import Project
 
 
@@ -14,6 +17,12 @@ class ProjectResource(dg.ConfigurableResource):
 
     root: str
     downloads: str | None = None
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator["ProjectResource"]:
+        """Mark the project as in use while a run has this resource."""
+        with hold(self.open().lock, shared=True):
+            yield self
 
     def open(self) -> Project:
         """Return the project."""

@@ -95,6 +95,11 @@ def _build_parser() -> argparse.ArgumentParser:
     rebuild.add_argument("--json", action="store_true")
     rebuild.set_defaults(command=_rebuild)
 
+    doctor = commands.add_parser("doctor", help="what killed processes left, and what disagrees")
+    doctor.add_argument("--repair", action="store_true")
+    doctor.add_argument("--json", action="store_true")
+    doctor.set_defaults(command=_doctor)
+
     check = commands.add_parser("check", help="poisoning checks on any table")
     check.add_argument("file", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
     check.add_argument("--text", metavar="COL", help="default: text")
@@ -249,6 +254,18 @@ def _rebuild(options: argparse.Namespace) -> int:
     else:
         print(render_rebuild(outcome))
     return 0 if outcome.holds else 1
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from pedigree.doctor import diagnose
+    from pedigree.rendering import render_diagnosis
+
+    found = diagnose(_open(options), options.repair, dict(os.environ))
+    if options.json:
+        _print_json([dataclasses.asdict(one) for one in found])
+    else:
+        print(render_diagnosis(found))
+    return 0 if all(one.repaired for one in found) else 1
 
 
 def _show_progress(record: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Starting the main job: Dagster runs in a process of its own, which this one waits for."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -42,27 +43,67 @@ def run_jobs(
     Raises:
         PedigreeError: the project has no pipeline, or Dagster is not installed.
     """
+    _refuse_temporary_workspace(project)
+    project.params()
+    command = ["--job", job] if job else ["--until", until]
+    if profile is not None:
+        command += ["--profile", profile]
+    code = _start(project, "pipelines.run", command, environment).returncode
+    if code == 0 and (job == "promote" or (job is None and until == "release")):
+        print(_summarise(project))
+    return code
+
+
+def examine_dagster(
+    project: Project, repair: bool, environment: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """Return what is wrong in Dagster's instance, as records; with `repair`, it is mended.
+
+    Raises:
+        PedigreeError: the project has no pipeline, or Dagster could not be asked.
+    """
+    command = ["--repair"] if repair else []
+    done = _start(project, "pipelines.doctor", command, environment, capture=True)
+    if done.returncode != 0:
+        raise PedigreeError(f"Dagster could not be examined: {done.stderr.strip()[-500:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _start(
+    project: Project,
+    module: str,
+    arguments: list[str],
+    environment: Mapping[str, str],
+    *,
+    capture: bool = False,
+) -> "subprocess.CompletedProcess[str]":
+    """Run a module of the project's pipeline to its end, with its Dagster home and no telemetry."""
     if not (project.root / "pipelines" / "run.py").is_file():
         raise PedigreeError(
             f"{project.root} has no pipelines/run.py: a project carries the Dagster code that runs "
             "it; start from a checkout of Pedigree."
         )
-    project.params()
-    command = [sys.executable, "-m", "pipelines.run"]
-    command += ["--job", job] if job else ["--until", until]
-    if profile is not None:
-        command += ["--profile", profile]
     home = project.root / ".dagster"
     home.mkdir(exist_ok=True)
-    code = subprocess.run(
-        command,
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
         cwd=project.root,
         env={**environment, **QUIET, "PYTHONPATH": str(project.root), "DAGSTER_HOME": str(home)},
+        capture_output=capture,
+        text=True,
         check=False,
-    ).returncode
-    if code == 0 and (job == "promote" or (job is None and until == "release")):
-        print(_summarise(project))
-    return code
+    )
+
+
+def _refuse_temporary_workspace(project: Project) -> None:
+    """Refuse to run where DVC throws everything away afterwards: evidence would be lost."""
+    parts = project.root.resolve().parts
+    if any(parts[i : i + 3] == (".dvc", "tmp", "exps") for i in range(len(parts))):
+        raise PedigreeError(
+            f"{project.root} is a temporary workspace of DVC: models and evidence made there would "
+            "be lost with it. Run the experiment in the project itself: `dvc exp run` without "
+            "--temp or --queue."
+        )
 
 
 def _summarise(project: Project) -> str:

@@ -86,6 +86,11 @@ class Project:
         return self.root / ".pedigree" / "work"
 
     @property
+    def lock(self) -> Path:
+        """What every job holds while it runs."""
+        return self.root / ".pedigree" / "lock"
+
+    @property
     def rebuilds(self) -> Path:
         """Where worktrees of rebuilds lie while they run."""
         return self.root / ".pedigree" / "rebuilds"

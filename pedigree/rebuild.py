@@ -30,6 +30,7 @@ from pedigree.environments import prepare_environment
 from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
 from pedigree.evidence.store import EvidenceStore, Statement, open_store
 from pedigree.project import Project
+from pedigree.settings import parse_settings
 from pedigree.snapshots import open_snapshot
 from pedigree.training.assessment import evaluate_folder, find_evaluation
 from pedigree.training.determinism import inherit, keep_pins
@@ -113,6 +114,9 @@ def read_record_file(path: Path, store: EvidenceStore) -> RecordedTraining:
     if not isinstance(content, dict):
         raise PedigreeError(f"{path} holds no training statement or record.")
     predicate = cast(dict[str, Any], content)
+    if "model_files" in predicate:  # the copy that MLflow keeps
+        record = parse_settings(TrainingRecord, predicate, str(path))
+        return RecordedTraining(cast(dict[str, Any], record.to_predicate([])), record, signed)
     return RecordedTraining(predicate, read_predicate(predicate), signed)
 
 

@@ -7,6 +7,7 @@ from pedigree.findings import CheckResult
 from pedigree.lineage import QUESTIONS, UNKNOWN, Answers, ModelLine
 
 if TYPE_CHECKING:
+    from pedigree.doctor import Diagnosis
     from pedigree.rebuild import Rebuild
 
 
@@ -171,4 +172,19 @@ def render_rebuild(outcome: "Rebuild") -> str:
     lines += [f"differs   {difference}" for difference in outcome.differences]
     if not outcome.signed:
         lines.append("note      no key that is trusted here signed the record")
+    return "\n".join(lines)
+
+
+def render_diagnosis(found: "Sequence[Diagnosis]") -> str:
+    """Return one line a problem, and whether it was repaired."""
+    if not found:
+        return "Nothing is wrong."
+    lines = [
+        f"{'repaired' if one.repaired else 'found':<8}  {one.kind}: {one.what}"
+        + ("" if one.repaired else f" ({one.remedy})")
+        for one in found
+    ]
+    left = sum(not one.repaired for one in found)
+    if left:
+        lines.append(f"{left} to mend: `pedigree doctor --repair` does what it can.")
     return "\n".join(lines)

@@ -165,3 +165,49 @@ def register_version(
 def set_alias(project: Project, name: str, alias: str, version: str) -> None:
     """Point an alias at a version. The evidence of the promotion comes first, the alias follows."""
     connect(project).set_registered_model_alias(name, alias, version)
+
+
+def find_alias(project: Project, name: str, alias: str) -> str | None:
+    """Return the version that an alias points at, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(connect(project).get_model_version_by_alias(name, alias).version)
+    except MlflowException:
+        return None
+
+
+def list_running(project: Project) -> list[str]:
+    """Return the ids of runs that are marked as running."""
+    client = connect(project)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return []
+    runs = client.search_runs(
+        [experiment.experiment_id], "attributes.status = 'RUNNING'", max_results=1000
+    )
+    return [run.info.run_id for run in runs]
+
+
+def close_run(project: Project, run_id: str) -> None:
+    """Mark a run as killed."""
+    connect(project).set_terminated(run_id, "KILLED")
+
+
+def list_pending_models(project: Project) -> list[str]:
+    """Return the ids of logged models that were never finished."""
+    from mlflow.entities import LoggedModelStatus
+
+    client = connect(project)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return []
+    models = client.search_logged_models([experiment.experiment_id], max_results=1000)
+    return [one.model_id for one in models if one.status == LoggedModelStatus.PENDING]
+
+
+def close_model(project: Project, model_id: str) -> None:
+    """Mark a logged model as failed."""
+    from mlflow.entities import LoggedModelStatus
+
+    connect(project).finalize_logged_model(model_id, LoggedModelStatus.FAILED)

@@ -153,13 +153,23 @@ def template(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     for name in ("pedigree", "assets", "checks", "pipelines"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / name, root / name, ignore=ignore)
-    for name in ("constraints.txt", "pyproject.toml", "workspace.yaml", "dvc.yaml", ".gitignore"):
+    for name in (
+        "constraints.txt",
+        "pyproject.toml",
+        "workspace.yaml",
+        "dvc.yaml",
+        ".gitignore",
+        ".dvcignore",
+    ):
         shutil.copy(REPOSITORY / name, root / name)
     policy = yaml.safe_load((REPOSITORY / "policy.yaml").read_text())
     (root / "policy.yaml").write_text(yaml.safe_dump(policy))
     params = {
         "base_model": "tiny",
         "model_name": "reviews",
+        "profile": "full",
+        "profiles": {"full": {}},
+        "curation": {"min_characters": 2, "max_characters": 100_000},
         "split": {"evaluation_fraction": 0.25, "seed": 0},
         "train": {
             "seed": 0,

@@ -104,14 +104,15 @@ class TrainingRecord(Settings):
     def to_predicate(self, verdicts: list[Statement]) -> dict[str, JSON]:
         """Return the SLSA v1 provenance predicate."""
         inputs = self.inputs
-        internal = cast(dict[str, JSON], self.model_dump(mode="json"))
+        # Each fact stands once: what a user chose is an external parameter and not repeated.
+        internal = self.model_dump(mode="json")
         external: dict[str, JSON] = {
             "repository": inputs.code.repository,
             "ref": inputs.code.commit,
             "model_name": internal.pop("model_name"),
-            "params": inputs.params.model_dump(mode="json"),
-            "labels": list(inputs.labels),
-            "base_model": inputs.base.id,
+            "params": internal["inputs"].pop("params"),
+            "labels": internal["inputs"].pop("labels"),
+            "base_model": internal["inputs"]["base"].pop("id"),
             "adapters": [],
         }
         dependencies: list[JSON] = [
@@ -196,9 +197,14 @@ def read_predicate(predicate: Mapping[str, Any]) -> TrainingRecord:
     """
     try:
         definition = predicate["buildDefinition"]
+        internal, external = definition["internalParameters"], definition["externalParameters"]
+        inputs = internal["inputs"]
+        base = {**inputs["base"], "id": external["base_model"]}
+        chosen = {"params": external["params"], "labels": external["labels"], "base": base}
         values = {
-            **definition["internalParameters"],
-            "model_name": definition["externalParameters"]["model_name"],
+            **internal,
+            "model_name": external["model_name"],
+            "inputs": {**inputs, **chosen},
         }
     except (KeyError, TypeError):
         raise PedigreeError("It is no training record: it has no buildDefinition.") from None

@@ -4,9 +4,8 @@ The order makes a crash harmless: gate, capture, train into a working folder, th
 and the record last. Without a record nothing downstream sees the model.
 """
 
-import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from pedigree.errors import EvidenceMissing, PedigreeError
 from pedigree.evidence.store import open_store
 from pedigree.evidence.verdicts import require_passed
 from pedigree.files import write_atomically
+from pedigree.locks import InUse, hold
 from pedigree.params import Params
 from pedigree.project import Project, Zone
 from pedigree.snapshots import open_snapshot
@@ -147,7 +147,7 @@ def train_model(
         "pedigree.invocation": invocation,
     }
     run_params = params.train.model_dump(mode="json")
-    with exclusive(work), tracked_run(project, params.model_name, run_params, tags) as run:
+    with _alone(work), tracked_run(project, params.model_name, run_params, tags) as run:
 
         def follow(record: dict[str, Any]) -> None:
             run.log_progress(record)
@@ -218,6 +218,19 @@ def load_record(project: Project, digest: str) -> TrainingRecord:
     return TrainingRecord.model_validate_json(path.read_bytes())
 
 
+@contextmanager
+def _alone(work: Path) -> Generator[None]:
+    """Hold a working folder; another process that trains the same configuration is refused."""
+    try:
+        with hold(work / "lock", shared=False):
+            yield
+    except InUse:
+        raise PedigreeError(
+            f"Another process trains this very configuration (it holds {work}/lock): wait until it "
+            "has ended."
+        ) from None
+
+
 def _record_path(project: Project, digest: str) -> Path:
     return project.root / ".pedigree" / "records" / f"{hex_of(digest)}.json"
 
@@ -232,27 +245,3 @@ def remove_folder(folder: Path) -> None:
 
     with suppress(FileNotFoundError):
         shutil.rmtree(folder)
-
-
-class exclusive:  # noqa: N801 (used as a function)
-    """Hold a working folder; another process that trains the same configuration is refused."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        import fcntl
-
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._handle)
-            raise PedigreeError(
-                f"Another process trains this very configuration (it holds {self._folder}/lock): "
-                "wait until it has ended."
-            ) from None
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._handle)

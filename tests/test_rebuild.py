@@ -1,0 +1,187 @@
+"""Any recorded model can be made again, bit for bit, and a record that was changed is found out."""
+
+import base64
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pedigree.project import Project
+from tests.conftest import must, open_instance, run, run_job
+
+
+def _pedigree(where: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
+    done = run("python", "-m", "pedigree", *arguments, cwd=where, **environment)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def _statement(project: Project) -> Path:
+    (path,) = project.evidence.glob("*/training-*.dsse.json")
+    return path
+
+
+def _predicate(project: Project) -> dict[str, Any]:
+    envelope = json.loads(_statement(project).read_bytes())
+    return json.loads(base64.b64decode(envelope["payload"]))["predicate"]
+
+
+def _write_record(path: Path, predicate: dict[str, Any]) -> str:
+    path.write_text(json.dumps(predicate))
+    return str(path)
+
+
+def test_a_model_is_rebuilt_bit_for_bit_after_head_moved_on_and_artifacts_are_gone(
+    trained_copy: Project,
+) -> None:
+    root = trained_copy.root
+    loop = root / "pedigree" / "training" / "loop.py"
+    loop.write_text(loop.read_text().replace("cross_entropy(logits, targets)", "mse_loss()"))
+    must("git", "commit", "-aqm", "Change the training loop", cwd=root)
+    (root / "mlartifacts").rename(root / "mlartifacts-away")
+    shutil.rmtree(root / ".pedigree" / "work", ignore_errors=True)
+    digest = _statement(trained_copy).parent.name
+
+    code, out, error = _pedigree(root, "rebuild", "production")
+    assert code == 0, error
+    assert out.count(f"sha256:{digest}") == 2
+    assert "bit-identical" in out
+    worktrees = must("git", "worktree", "list", cwd=root)
+    assert len(worktrees.splitlines()) == 1
+    assert not list((root / ".pedigree" / "rebuilds").iterdir())
+    code, out, _ = _pedigree(root, "why", "production", "--json")
+    assert code == 0
+    verdict = json.loads(out)["answers"][4]["rebuild"]["verdict"]
+    assert verdict.startswith("bit-identical on ")
+
+
+def test_a_clone_elsewhere_rebuilds_from_commit_record_and_dvc_remote(
+    trained_copy: Project, tmp_path: Path, downloads: Path
+) -> None:
+    root = trained_copy.root
+    remote = tmp_path / "remote"
+    must("dvc", "remote", "add", "-d", "store", str(remote), cwd=root)
+    pointers = [str(path) for path in root.glob("data/*/snapshots/*.dvc")]
+    must("dvc", "push", *pointers, cwd=root)
+    clone = tmp_path / "elsewhere" / "clone"
+    must("git", "clone", "-q", str(root), str(clone), cwd=tmp_path)
+    must("dvc", "remote", "add", "--local", "-d", "store", str(remote), cwd=clone)
+    assert not (clone / "data").exists()
+    assert not (clone / "mlflow.db").exists()
+    record = shutil.copy(_statement(trained_copy), tmp_path / "statement.dsse.json")
+
+    code, out, error = _pedigree(clone, "rebuild", "--record", str(record), "--json")
+    assert code == 0, error
+    said = json.loads(out)
+    assert said["verdict"] == "bit-identical"
+    assert said["recorded"] == said["rebuilt"]
+    assert not said["signed"]  # the key that signed it is not on this machine
+
+
+def test_a_changed_seed_is_not_identical_and_is_named(
+    trained_copy: Project, tmp_path: Path
+) -> None:
+    predicate = _predicate(trained_copy)
+    predicate["buildDefinition"]["externalParameters"]["params"]["seed"] += 1
+    record = _write_record(tmp_path / "record.json", predicate)
+    code, out, _ = _pedigree(trained_copy.root, "rebuild", "--record", record, "--json")
+    assert code == 1
+    said = json.loads(out)
+    assert said["verdict"] == "different"
+    assert said["recorded"] != said["rebuilt"]
+    assert said["differences"] == [
+        "train.seed in the record is not what the model was trained with"
+    ]
+
+
+def test_the_record_that_mlflow_keeps_will_do(trained_copy: Project) -> None:
+    (path,) = (trained_copy.root / "mlartifacts").rglob("training_record.json")
+    code, out, error = _pedigree(trained_copy.root, "rebuild", "--record", str(path))
+    assert code == 0, error
+    assert "bit-identical" in out
+
+
+def test_a_record_that_cannot_be_rebuilt_says_why_and_changes_nothing(
+    trained_copy: Project, tmp_path: Path
+) -> None:
+    root = trained_copy.root
+    evidence = sorted(trained_copy.evidence.rglob("*.json"))
+
+    def refuse(change: dict[str, Any], *words: str, code: int = 2) -> None:
+        predicate = _predicate(trained_copy)
+        internal = predicate["buildDefinition"]["internalParameters"]
+        for path, value in change.items():
+            *folders, name = path.split("/")
+            place = predicate["buildDefinition"] if folders[0] == "externalParameters" else internal
+            for folder in folders:
+                place = place[folder]
+            place[name] = value
+        record = _write_record(tmp_path / "record.json", predicate)
+        found, out, error = _pedigree(root, "rebuild", "--record", record)
+        assert (found, out) == (code, ""), (found, out, error)
+        for word in words:
+            assert word in error
+
+    refuse({"inputs/code/commit": "0" * 40}, "is not in the repository", "fetch it", code=3)
+    refuse({"inputs/code/dirty": True}, "was not committed")
+    refuse({"hardware/python": "3.9.1"}, "trained with Python 3.9.1")
+    refuse(
+        {"inputs/environment/distributions": {"pedigree-no-such-package": "1.0"}},
+        "cannot be installed here",
+        "pedigree-no-such-package==1.0",
+    )
+    wrong = {"digest": "sha256:" + "1" * 64}
+    refuse({"inputs/training/digest": wrong["digest"]}, "the record was changed")
+    refuse({"inputs/base/digest": wrong["digest"]}, "but the record says", code=1)
+    refuse({"inputs": {}}, "is not valid")
+    assert sorted(trained_copy.evidence.rglob("*.json")) == evidence
+    assert not list((root / ".pedigree" / "rebuilds").iterdir())
+    for file, words in (("nothing.json", "is missing"), ("bad.json", "is not JSON")):
+        (tmp_path / "bad.json").write_text("{")
+        code, _, error = _pedigree(root, "rebuild", "--record", str(tmp_path / file))
+        assert code == 2
+        assert words in error
+
+
+def test_a_snapshot_that_no_remote_has_is_missing_evidence(trained_copy: Project) -> None:
+    root = trained_copy.root
+    shutil.rmtree(root / "data" / "training" / "snapshots")
+    shutil.rmtree(root / ".dvc" / "cache")
+    code, _, error = _pedigree(root, "rebuild", "production")
+    assert code == 3
+    assert "neither in DVC's cache nor in its remote" in error
+
+
+def test_another_instruction_set_is_refused(trained_copy: Project, tmp_path: Path) -> None:
+    import torch
+
+    other = "avx2" if "AVX512" in torch.backends.cpu.get_cpu_capability() else "avx512"
+    predicate = _predicate(trained_copy)
+    predicate["buildDefinition"]["externalParameters"]["params"]["cpu_capability"] = other
+    if other == "avx2":
+        pytest.skip("this processor offers both instruction sets")
+    record = _write_record(tmp_path / "record.json", predicate)
+    code, _, error = _pedigree(trained_copy.root, "rebuild", "--record", record)
+    assert code == 2
+    assert "strict mode does not substitute" in error
+
+
+def test_fast_mode_is_recorded_and_promises_only_tolerance(project: Project) -> None:
+    path = project.root / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["train"]["mode"] = "fast"
+    path.write_text(yaml.safe_dump(params))
+    with open_instance(project.root / ".dagster") as instance:
+        for job in ("ingest_and_check", "fine_tune"):
+            assert run_job(project, job, instance).success
+    predicate = _predicate(project)
+    assert predicate["buildDefinition"]["externalParameters"]["params"]["mode"] == "fast"
+    digest = _statement(project).parent.name
+    code, out, _ = _pedigree(project.root, "rebuild", digest[:12], "--json")
+    said = json.loads(out)
+    assert said["promise"] == "within tolerance"
+    assert said["verdict"] in ("bit-identical", "within tolerance")
+    assert code == 0
