@@ -95,6 +95,7 @@ class TrainingRecord(Settings):
     location: str
     settings_files: dict[str, str]
     input_digests: dict[str, str]
+    resumed_from: int
 
     @property
     def model_digest(self) -> str:
@@ -206,8 +207,8 @@ def read_predicate(predicate: Mapping[str, Any]) -> TrainingRecord:
             "model_name": external["model_name"],
             "inputs": {**inputs, **chosen},
         }
-    except (KeyError, TypeError):
-        raise PedigreeError("It is no training record: it has no buildDefinition.") from None
+    except (KeyError, TypeError) as error:
+        raise PedigreeError(f"It is no training record: it lacks {error}.") from None
     return parse_settings(TrainingRecord, values, "The training record")
 
 

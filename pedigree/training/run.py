@@ -195,6 +195,7 @@ def train_model(
                 if (project.root / name).is_file()
             },
             input_digests=inputs.digests(),
+            resumed_from=result["resumed_from"],
         )
         text = record.model_dump_json(indent=2)
         run.log_results(
