@@ -7,6 +7,7 @@ recorded by digest instead.
 
 import importlib.metadata
 import subprocess
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -49,18 +50,8 @@ def find_code_root(project_root: Path) -> Path:
 def capture_code(root: Path) -> Code:
     """Describe the code below `root`; a folder that is no git checkout has no commit."""
     commit = _git(root, "rev-parse", "--verify", "HEAD")
-    changed: list[str] = []
-    diff = ""
-    if commit is not None:
-        listing = (
-            _git(root, "status", "--porcelain", "-z", "--untracked-files=all", "--", ".") or ""
-        )
-        for item in listing.split("\0"):
-            name = item[3:]
-            if name and not any(fnmatch(name, pattern) for pattern in _NORMAL_CHANGES):
-                changed.append(name)
-        if changed:
-            diff = _git(root, "diff", "HEAD", "--", *changed) or ""
+    changed = _list_changes(root) if commit is not None else []
+    diff = read_diff(root, changed)
     return Code(
         repository=_repository(root),
         commit=commit,
@@ -70,6 +61,22 @@ def capture_code(root: Path) -> Code:
         files_digest=digest_code_files(root),
         version=pedigree.__version__,
     )
+
+
+def _list_changes(root: Path) -> list[str]:
+    """Return the files that differ from the commit, those aside that change in normal use."""
+    listing = _git(root, "status", "--porcelain", "-z", "--untracked-files=all", "--", ".")
+    names = [item[3:] for item in (listing or "").split("\0")]
+    return [
+        name
+        for name in names
+        if name and not any(fnmatch(name, pattern) for pattern in _NORMAL_CHANGES)
+    ]
+
+
+def read_diff(root: Path, changed: Sequence[str]) -> str:
+    """Return how `changed` files differ from the commit; of an untracked file only its name."""
+    return (_git(root, "diff", "HEAD", "--", *changed) or "") if changed else ""
 
 
 def digest_code_files(root: Path) -> str:

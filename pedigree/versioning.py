@@ -29,11 +29,12 @@ class DvcPointer(Settings):
 def _repository(root: Path) -> Generator[Any]:
     import logging
 
-    logging.getLogger("dvc").setLevel(logging.WARNING)
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.lock import LockError
     from dvc.repo import Repo
 
+    # Set after the imports, which set it themselves: DVC explains git on each `add`.
+    logging.getLogger("dvc").setLevel(logging.WARNING)
     try:
         with Repo(str(root)) as repository:
             yield repository

@@ -65,7 +65,8 @@ def find_label_conflicts(
         for row, dispute in sorted(disputes.items())
     )
     by_source = _count_sources(disputes, sources)
-    where = f" (sources: {_list_counts(by_source)})" if by_source else ""
+    where = f" (rows {_list_rows(disputes)}" if disputes else ""
+    where += f"; sources: {_list_counts(by_source)})" if by_source else ")" * bool(disputes)
     counts: dict[str, JSON] = {
         "rows": len(texts),
         "rows_in_conflict": len(disputes),
@@ -177,6 +178,11 @@ def _count_sources(disputes: dict[int, _Dispute], sources: Sequence[str] | None)
     if sources is None:
         return {}
     return dict(Counter(sources[row] for row in disputes).most_common())
+
+
+def _list_rows(disputes: dict[int, _Dispute]) -> str:
+    rows = sorted(disputes, key=lambda row: (-disputes[row].similarity, row))
+    return ", ".join(map(str, rows[:8])) + (", …" if len(rows) > 8 else "")
 
 
 def _list_counts(counts: dict[str, JSON]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pedigree.base_models import BaseModelSource, open_base_model
-from pedigree.capture import capture_code, capture_environment, find_code_root
+from pedigree.capture import capture_code, capture_environment, find_code_root, read_diff
 from pedigree.digests import Manifest, digest_file, hex_of
 from pedigree.errors import EvidenceMissing, PedigreeError
 from pedigree.evidence.store import open_store
@@ -133,6 +133,7 @@ def train_model(
         {"evaluation_snapshot": evaluation},
     )
     inputs = gather_inputs(project, params, training, base, source)
+    diff = read_diff(find_code_root(project.root), inputs.code.changed_files)
     started = clock()
     configuration = inputs.configuration()
     work = project.work / hex_of(configuration)[:32]
@@ -200,7 +201,10 @@ def train_model(
         text = record.model_dump_json(indent=2)
         run.log_results(
             {"final_loss": record.final_loss, "steps": record.steps, "tokens": record.tokens},
-            {"pedigree/training_record.json": text},
+            {
+                "pedigree/training_record.json": text,
+                **({"pedigree/dirty.diff": diff} if inputs.code.dirty else {}),
+            },
         )
         write_atomically(_record_path(project, digest), text.encode())
     remove_folder(work)

@@ -1,5 +1,6 @@
 """Gates in the bodies of training, evaluation, attestation and promotion."""
 
+import hashlib
 import shutil
 
 import dagster as dg
@@ -54,7 +55,11 @@ def test_a_dirty_tree_trains_but_is_not_promoted(
     record = read_record(statement)
     assert record.inputs.code.dirty
     assert record.inputs.code.changed_files == ("pedigree/curation.py",)
-    assert record.inputs.code.diff_sha256 is not None
+    diff = client.list_artifacts(record.mlflow_run, "pedigree")
+    assert "pedigree/dirty.diff" in [one.path for one in diff]
+    text = next((project.root / "mlartifacts").rglob("dirty.diff")).read_text()
+    assert "+# changed" in text
+    assert record.inputs.code.diff_sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_parameters_and_dvc_files_are_not_dirt(project: Project) -> None:
