@@ -36,8 +36,11 @@ def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
         value = ", ".join(f"{key} {count}" for key, count in value.items())
     text = "" if value is None else " ".join(str(value).split())
-    # A text from a document must not end the cell or become markup.
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    return "".join(_MARKUP.get(character, character) for character in text)
+
+
+# A text from a document must neither end its cell nor become a link, an image or a tag.
+_MARKUP = {c: f"&#{ord(c)};" for c in "\\|<>&`*_[]()!~:#"}
 
 
 def draw_funnel(steps: Sequence[tuple[str, int]]) -> dg.MetadataValue:

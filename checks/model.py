@@ -9,6 +9,7 @@ from assets.versions import find_digest
 from checks.verdicts import conclude
 from pedigree.evidence.store import open_store
 from pedigree.integrity import check_weights
+from pedigree.registry import find_promoted
 from pedigree.training.assessment import evaluate_previous, require_evaluation
 from pedigree.training.evaluation import check_accuracy
 from pedigree.training.run import load_record
@@ -37,4 +38,6 @@ def evaluation_accuracy(context: CONTEXT, project: ProjectResource) -> dg.AssetC
             place, store, ENVIRONMENT, digest, snapshot, report, project.environment()
         )
     result = check_accuracy(now, before, policy.checks.evaluation_accuracy)
-    return conclude(project, digest, result, {"evaluation_snapshot": snapshot})
+    promoted = find_promoted(store, ENVIRONMENT)
+    inputs = {"production_model": promoted.model} if promoted else {}
+    return conclude(project, digest, result, {"evaluation_snapshot": snapshot, **inputs})

@@ -21,7 +21,7 @@ from pedigree.digests import (
 )
 from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
 from pedigree.evidence.store import open_store
-from pedigree.fetching import Fetched, fetch_pinned
+from pedigree.fetching import Fetched, fetch_pinned, resolve_uri
 from pedigree.files import folder_named_by_content
 from pedigree.project import Project
 from pedigree.settings import Settings, parse_settings, read_yaml
@@ -113,7 +113,8 @@ def ingest_base_model(
     project: Project, source: BaseModelSource, now: datetime
 ) -> tuple[BaseModelFolder, Fetched]:
     """Fetch a base model into the project and sign where it came from."""
-    model, fetched = fetch_base_model(source, project.base_models, project.download_cache, now)
+    here = source.model_copy(update={"uri": resolve_uri(source.uri, project.root)})
+    model, fetched = fetch_base_model(here, project.base_models, project.download_cache, now)
     declared = source.model_dump(
         mode="json", include={"id", "title", "uri", "licence", "publisher"}
     )

@@ -17,7 +17,14 @@ from pedigree.settings import Settings
 
 LOCK = "constraints.txt"
 CODE_FOLDERS = ("pedigree", "assets", "checks", "pipelines")
-_NORMAL_CHANGES = ("params.yaml", "dvc.lock", "*.dvc", "*.gitignore", "digests/*", "metrics/*")
+_NORMAL_CHANGES = (
+    "params.yaml",
+    "dvc.lock",
+    "*.dvc",
+    "data/*/.gitignore",
+    "digests/*",
+    "metrics/*",
+)
 
 
 class Code(Settings):
@@ -64,14 +71,29 @@ def capture_code(root: Path) -> Code:
 
 
 def _list_changes(root: Path) -> list[str]:
-    """Return the files that differ from the commit, those aside that change in normal use."""
-    listing = _git(root, "status", "--porcelain", "-z", "--untracked-files=all", "--", ".")
-    names = [item[3:] for item in (listing or "").split("\0")]
-    return [
+    """Return the files that differ from the commit, those aside that change in normal use.
+
+    A file that git ignores counts as well where Python would import it: it runs, and no commit
+    has it.
+    """
+    status = ("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--", ".")
+    names = [item[3:] for item in (_git(root, *status) or "").split("\0")]
+    ignored = ("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--", ".")
+    names += [
+        name
+        for name in (_git(root, *ignored) or "").split("\0")
+        if name.endswith((".py", ".so")) and _is_importable(root, name)
+    ]
+    return sorted(
         name
         for name in names
         if name and not any(fnmatch(name, pattern) for pattern in _NORMAL_CHANGES)
-    ]
+    )
+
+
+def _is_importable(root: Path, name: str) -> bool:
+    top, _, rest = name.partition("/")
+    return not rest or top in CODE_FOLDERS or (root / top / "__init__.py").is_file()
 
 
 def read_diff(root: Path, changed: Sequence[str]) -> str:

@@ -67,7 +67,7 @@ _CHECKS = (
         "evaluation_accuracy",
         "model",
         "accuracy is above its floor and not below production's, overall and per source",
-        ("training/evaluation.py",),
+        tuple(f"training/{name}.py" for name in ("evaluation", "assessment", "worker", "model")),
     ),
 )
 CHECKS = {check.name: check for check in _CHECKS}

@@ -19,7 +19,7 @@ from pedigree.digests import JSON, hex_of
 from pedigree.documents import read_documents
 from pedigree.errors import PedigreeError
 from pedigree.evidence.store import open_store
-from pedigree.fetching import Fetched, fetch_pinned
+from pedigree.fetching import Fetched, fetch_pinned, resolve_uri
 from pedigree.params import CurationParams, SplitParams
 from pedigree.project import Project, Zone
 from pedigree.snapshots import Snapshot, freeze_snapshot, open_snapshot
@@ -62,7 +62,7 @@ def ingest_source(project: Project, source: Source, now: datetime) -> Ingested:
         PedigreeError: the source cannot be reached or read as declared.
     """
     fetched = fetch_pinned(
-        source.uri,
+        resolve_uri(source.uri, project.root),
         source.sha256,
         project.fetched(source.zone),
         name=source.id,

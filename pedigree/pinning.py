@@ -18,7 +18,7 @@ import pyarrow as pa
 from pedigree.documents import read_documents
 from pedigree.errors import EvidenceMissing
 from pedigree.evidence.store import open_store
-from pedigree.fetching import fetch_unverified
+from pedigree.fetching import fetch_unverified, resolve_uri
 from pedigree.project import Project
 from pedigree.snapshots import open_snapshot
 from pedigree.sources import Source, find_source, write_pin
@@ -53,8 +53,9 @@ def repin_source(project: Project, source_id: str, now: datetime) -> PinChange:
     folder = project.root / "sources"
     source = find_source(folder, source_id)
     store = project.fetched(source.zone)
+    uri = resolve_uri(source.uri, project.root)
     with fetch_unverified(
-        source.uri, store, name=source.id, max_bytes=source.max_bytes, now=now
+        uri, store, name=source.id, max_bytes=source.max_bytes, now=now
     ) as fetched:
         documents = read_documents(source, fetched)
         change = _compare(

@@ -29,6 +29,7 @@ from pedigree.digests import JSON, Manifest, digest_manifest, digest_tree, hex_o
 from pedigree.environments import prepare_environment
 from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
 from pedigree.evidence.store import EvidenceStore, Statement, open_store
+from pedigree.fetching import resolve_uri
 from pedigree.project import Project
 from pedigree.settings import parse_settings
 from pedigree.snapshots import open_snapshot
@@ -248,6 +249,7 @@ def _have_base(project: Project, record: TrainingRecord, tree: Path, now: dateti
         open_base_model(base.digest, project.base_models)
     except EvidenceMissing:
         source = load_base_model_source(tree / "base_models", base.id)
+        source = source.model_copy(update={"uri": resolve_uri(source.uri, tree)})
         found, _ = fetch_base_model(source, project.base_models, project.download_cache, now)
         if found.digest != base.digest:
             raise VerificationFailed(

@@ -204,6 +204,7 @@ def open_snapshot(digest: str, root: Path) -> Snapshot:
         EvidenceMissing: there is no such snapshot under `root`.
         VerificationFailed: a file is missing, extra or changed, or the rows are not the ones named.
     """
+    digest = f"sha256:{hex_of(digest)}"
     path = root / hex_of(digest)
     if not path.is_dir():
         raise EvidenceMissing(
@@ -249,7 +250,7 @@ def _read_manifest(path: Path, digest: str) -> SnapshotManifest:
         raise VerificationFailed(
             f"Snapshot {digest} is damaged: {MANIFEST} is not valid."
         ) from None
-    if manifest.digest != digest and manifest.digest != f"sha256:{hex_of(digest)}":
+    if manifest.digest != digest:
         raise VerificationFailed(
             f"Snapshot {digest} is damaged: its {MANIFEST} names {manifest.digest}."
         )

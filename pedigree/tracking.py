@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -77,13 +78,13 @@ class TrackedRun:
         location = Path(unquote(urlsplit(model.artifact_location).path))
         return model.model_id, location / MODEL_FOLDER
 
-    def log_results(self, metrics: Mapping[str, float], files: Mapping[str, str]) -> None:
+    def log_results(
+        self, metrics: Mapping[str, float], files: Mapping[str, str], now: datetime
+    ) -> None:
         """Log the loss curve, final metrics, and texts as artifacts by file name."""
-        import time
-
         from mlflow.entities import Metric
 
-        stamp = int(time.time() * 1000)
+        stamp = int(now.timestamp() * 1000)
         curve = [Metric("loss", loss, stamp, step) for step, loss in self.losses]
         finals = [Metric(name, value, stamp, 0) for name, value in metrics.items()]
         self.client.log_batch(self.run_id, metrics=[*curve[-990:], *finals])

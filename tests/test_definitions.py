@@ -44,9 +44,9 @@ def _describe(definitions: dg.Definitions) -> dict[str, object]:
     }
 
 
-def test_the_graph_is_the_one_that_was_agreed() -> None:
+def test_the_graph_is_the_one_that_was_agreed(project: Project) -> None:
     """After a meant change: write what `_describe` returns into tests/definitions.json."""
-    found = _describe(build_definitions(Project(REPOSITORY)))
+    found = _describe(build_definitions(project))
     assert found == json.loads(SNAPSHOT.read_text())
 
 

@@ -23,14 +23,16 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
     load_pem_private_key,
+    load_pem_public_key,
 )
 
 from pedigree.digests import JSON, canonical_json, sha256_hex
 from pedigree.errors import PedigreeError, VerificationFailed
-from pedigree.files import PARTIAL, explain_disk_errors
+from pedigree.files import PARTIAL, explain_disk_errors, write_atomically
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 DEVELOPMENT_KEY = "development.pem"
+PUBLIC_KEY = "development.pub.pem"
 
 
 def key_id(key: Ed25519PublicKey) -> str:
@@ -53,13 +55,37 @@ def load_development_key(folder: Path) -> Ed25519PrivateKey:
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise PedigreeError(f"{path} holds no ed25519 private key: restore it, or move it away.")
+    if not (folder / PUBLIC_KEY).exists():
+        public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        write_atomically(folder / PUBLIC_KEY, public)
+    return key
+
+
+def load_public_key(folder: Path) -> Ed25519PublicKey | None:
+    """Return the public half of the development key, or None where there is none.
+
+    It lies in a file of its own, which is all that another machine needs to verify with.
+
+    Raises:
+        PedigreeError: the file holds no ed25519 public key.
+    """
+    path = folder / PUBLIC_KEY
+    if not path.exists() and (folder / DEVELOPMENT_KEY).exists():
+        return load_development_key(folder).public_key()
+    if not path.exists():
+        return None
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except ValueError:
+        key = None
+    if not isinstance(key, Ed25519PublicKey):
+        raise PedigreeError(f"{path} holds no ed25519 public key: restore it.")
     return key
 
 
 def _make_key(path: Path) -> None:
-    pem = Ed25519PrivateKey.generate().private_bytes(
-        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
-    )
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     with explain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{PARTIAL}{os.getpid()}")

@@ -16,7 +16,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pedigree.digests import JSON, hex_of, sha256_hex
 from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
 from pedigree.evidence.policy import Policy
-from pedigree.evidence.signing import load_development_key, sign_statement, verify_envelope
+from pedigree.evidence.signing import (
+    load_development_key,
+    load_public_key,
+    sign_statement,
+    verify_envelope,
+)
 from pedigree.files import write_atomically
 from pedigree.project import Project
 
@@ -86,11 +91,16 @@ class EvidenceStore:
         kind, _, rest = path.name.rpartition("-")
         data = path.read_bytes()
         if sha256_hex(data) != rest.removesuffix(".dsse.json"):
-            raise VerificationFailed(f"The statement {path} was changed after it was written.")
+            raise VerificationFailed(
+                f"The statement {path} was changed after it was written: restore it from a copy."
+            )
         try:
             content = verify_envelope(data, self.trusted)
         except VerificationFailed as error:
-            raise VerificationFailed(f"The statement {path} is not trusted: {error}.") from None
+            raise VerificationFailed(
+                f"The statement {path} is not trusted: {error}. Restore it, or move it away if you "
+                "know where it came from."
+            ) from None
         subjects = cast(list[dict[str, Any]], content["subject"])
         if (
             content["predicateType"] != PREDICATES.get(kind)
@@ -162,7 +172,6 @@ def open_store(project: Project, policy: Policy, *, write: bool = False) -> Evid
     """
     if not policy.keys.accept_development_keys:
         return EvidenceStore(project.evidence, ())
-    if not write and not (project.keys / "development.pem").exists():
-        return EvidenceStore(project.evidence, ())
-    key = load_development_key(project.keys)
-    return EvidenceStore(project.evidence, (key.public_key(),), key if write else None)
+    key = load_development_key(project.keys) if write else None
+    public = key.public_key() if key else load_public_key(project.keys)
+    return EvidenceStore(project.evidence, (public,) if public else (), key)

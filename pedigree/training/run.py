@@ -205,6 +205,7 @@ def train_model(
                 "pedigree/training_record.json": text,
                 **({"pedigree/dirty.diff": diff} if inputs.code.dirty else {}),
             },
+            clock(),
         )
         write_atomically(_record_path(project, digest), text.encode())
     remove_folder(work)

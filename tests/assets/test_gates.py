@@ -62,6 +62,18 @@ def test_a_dirty_tree_trains_but_is_not_promoted(
     assert record.inputs.code.diff_sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 
+@pytest.mark.parametrize("name", ["assets/evil.py", "rfc8785.py", "checks/deep/evil.so"])
+def test_code_that_git_ignores_is_dirt_too(project: Project, name: str) -> None:
+    with (project.root / ".gitignore").open("a") as ignore:
+        ignore.write(f"{name}\n")
+    must("git", "commit", "-aqm", "Ignore it", cwd=project.root)
+    require_clean_tree(project)
+    (project.root / name).parent.mkdir(exist_ok=True)
+    (project.root / name).write_text("print('not what was committed')\n")
+    with pytest.raises(GateClosed, match=name):
+        require_clean_tree(project)
+
+
 def test_parameters_and_dvc_files_are_not_dirt(project: Project) -> None:
     path = project.root / "params.yaml"
     path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
