@@ -1,5 +1,6 @@
 """Digests against hand-written forms, published vectors and sha256sum."""
 
+import doctest
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pedigree import digests
 from pedigree.digests import (
     FileEntry,
     canonical_json,
@@ -74,7 +76,7 @@ def test_the_order_of_leaves_and_a_repeated_leaf_change_the_root() -> None:
 
 
 def test_json_is_serialised_as_rfc_8785_shows_it() -> None:
-    # The example of RFC 8785, section 3.2.2, but for its string with a lone escape of every kind.
+    # The example of RFC 8785, section 3.2.2, and its outcome in section 3.2.4.
     value = {
         "numbers": [333333333.33333329, 1e30, 4.50, 2e-3, 0.000000000000000000000000001],
         "string": "\u20ac$\u000f\u000aA'\u0042\u0022\u005c\\\"/",
@@ -220,6 +222,10 @@ def test_a_missing_folder_is_a_difference_and_no_empty_one(tmp_path: Path) -> No
 def test_a_file_entry_holds_nothing_but_a_whole_sha256() -> None:
     with pytest.raises(ValueError, match="sha256"):
         FileEntry(path="a", size=1, sha256="abc")
+
+
+def test_the_example_of_the_module_is_right() -> None:
+    assert doctest.testmod(digests) == (0, 1)
 
 
 @pytest.mark.xfail(

