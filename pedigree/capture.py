@@ -77,7 +77,9 @@ def _list_changes(root: Path) -> list[str]:
     has it.
     """
     status = ("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames", "--", ".")
-    names = [item[3:] for item in (_git(root, *status) or "").split("\0")]
+    # Git lists paths from the repository's root, which may lie above the project's.
+    inside = len(_git(root, "rev-parse", "--show-prefix") or "")
+    names = [item[3 + inside :] for item in (_git(root, *status) or "").split("\0")]
     ignored = ("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--", ".")
     names += [
         name
@@ -127,20 +129,23 @@ def capture_environment(root: Path) -> Environment:
 
 
 def _repository(root: Path) -> str | None:
-    """Return the remote's address without user name, password or token."""
+    """Return the remote's address without user name, password, token or query."""
     url = _git(root, "remote", "get-url", "origin")
     if url is None or "://" not in url:
         return url
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
+    path = path.partition("?")[0]
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+            ["git", "-C", str(root), *arguments], capture_output=True, check=False
         )
     except FileNotFoundError:
         return None
-    return done.stdout.strip("\n") if done.returncode == 0 else None
+    # A name or a line that is no UTF-8 is shown escaped.
+    text = done.stdout.decode("utf-8", "backslashreplace")
+    return text.strip("\n") if done.returncode == 0 else None

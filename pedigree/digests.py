@@ -104,8 +104,21 @@ def digest_tree(folder: Path) -> Manifest:
             )
         if path.is_file():
             relative = path.relative_to(folder).as_posix()
+            if not _is_unicode(relative):
+                raise VerificationFailed(
+                    f"{os.fsencode(path)!r} has a name that is no UTF-8, which a manifest cannot "
+                    "hold: rename it."
+                )
             entries.append(digest_file(path).model_copy(update={"path": relative}))
     return sorted_manifest(entries)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def sorted_manifest(entries: Iterable[FileEntry]) -> Manifest:
@@ -118,12 +131,15 @@ def digest_manifest(manifest: Manifest) -> str:
     return digest_json([entry.model_dump() for entry in sorted_manifest(manifest)])
 
 
-def find_differences(folder: Path, manifest: Manifest) -> list[str]:
-    """Compare a folder with its manifest; one sentence for each missing, extra or changed file."""
+def find_differences(folder: Path, manifest: Manifest, beside: str | None = None) -> list[str]:
+    """Compare a folder with its manifest; one sentence for each missing, extra or changed file.
+
+    `beside` is the file that holds the manifest itself, where it lies in the same folder.
+    """
     expected = {entry.path: entry for entry in manifest}
     if not folder.is_dir():
         return [f"the folder {folder} is missing"]
-    found = {entry.path: entry for entry in digest_tree(folder)}
+    found = {entry.path: entry for entry in digest_tree(folder) if entry.path != beside}
     problems = [f"{path} is missing" for path in sorted(expected.keys() - found.keys())]
     problems += [
         f"{path} is not in the manifest" for path in sorted(found.keys() - expected.keys())

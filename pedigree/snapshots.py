@@ -29,7 +29,6 @@ from pydantic import ValidationError
 
 from pedigree.digests import (
     JSON,
-    FileEntry,
     Manifest,
     canonical_json,
     digest_json,
@@ -162,6 +161,7 @@ def freeze_snapshot(table: pa.Table, root: Path, zone: str) -> Snapshot:
     """
     if not table.num_rows:
         raise PedigreeError("A snapshot of no rows was asked for: check sources and curation.")
+    _describe_schema(table)
     table = add_row_ids(table).replace_schema_metadata(None)
     digest, schema, tree_root = _identify(table, zone)
     target = root / hex_of(digest)
@@ -212,12 +212,7 @@ def open_snapshot(digest: str, root: Path) -> Snapshot:
             "it again."
         )
     manifest = _read_manifest(path, digest)
-    listed = FileEntry(path=MANIFEST, size=0, sha256="0" * 64)
-    problems = [
-        problem
-        for problem in find_differences(path, (*manifest.files, listed))
-        if not problem.startswith(f"{MANIFEST} changed")
-    ]
+    problems = find_differences(path, manifest.files, beside=MANIFEST)
     if problems:
         raise VerificationFailed(
             f"Snapshot {digest} is damaged: {'; '.join(problems)}. Remove {path} and run "
@@ -226,13 +221,14 @@ def open_snapshot(digest: str, root: Path) -> Snapshot:
     snapshot = Snapshot(path, manifest)
     try:
         stored = snapshot.read()
-    except (pa.ArrowException, OSError) as error:
+        _describe_schema(stored)
+        table = add_row_ids(stored)
+        found, schema, _ = _identify(table, manifest.zone)
+    except (pa.ArrowException, OSError, ValueError, PedigreeError) as error:
         raise VerificationFailed(
-            f"Snapshot {digest} cannot be read as Parquet ({error}): its manifest was rewritten. "
-            f"Remove {path} and restore it from the DVC remote."
+            f"Snapshot {digest} cannot be read ({' '.join(str(error).split())}): its manifest was "
+            f"rewritten. Remove {path} and restore it from the DVC remote."
         ) from None
-    table = add_row_ids(stored)
-    found, schema, _ = _identify(table, manifest.zone)
     if found != digest or schema != manifest.column_schema or not table.equals(stored):
         raise VerificationFailed(
             f"Snapshot {digest} does not hold the rows that it is named by (found {found}): its "

@@ -7,6 +7,7 @@ for up to date, so what is restored here is opened with `snapshots.open_snapshot
     '6c8f…​.dir'
 """
 
+import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +68,14 @@ def track(root: Path, path: Path) -> DvcPointer:
 
 
 def _is_cached(repository: Any, pointer: DvcPointer) -> bool:
-    return bool(repository.cache.local.exists(pointer.md5))
+    """Tell whether DVC's cache holds the object and, of a folder, every file."""
+    cache = repository.cache.local
+    if not cache.exists(pointer.md5):
+        return False
+    if not pointer.md5.endswith(".dir"):
+        return True
+    listing = json.loads(Path(cache.oid_to_path(pointer.md5)).read_bytes())
+    return all(cache.exists(entry["md5"]) for entry in listing)
 
 
 def read_pointer(root: Path, path: Path) -> DvcPointer | None:
@@ -107,7 +115,9 @@ def restore(root: Path, pointer: DvcPointer) -> Path:
         PedigreeError: the repository is locked.
     """
     from dvc.exceptions import CheckoutError, DvcException
+    from dvc.lock import LockError
 
+    present = read_pointer(root, root / pointer.path)
     file = write_pointer(root, pointer)
     with _repository(root) as repository:
         try:
@@ -115,7 +125,11 @@ def restore(root: Path, pointer: DvcPointer) -> Path:
                 repository.checkout(targets=[str(file)], force=True)
             else:
                 repository.pull(targets=[str(file)], force=True)
+        except LockError:
+            raise
         except (CheckoutError, DvcException) as error:
+            if present is None:
+                file.unlink()
             raise EvidenceMissing(
                 f"{pointer.path} (md5 {pointer.md5}) is neither in DVC's cache nor in its remote "
                 f"({' '.join(str(error).split())}): push it from where it was made with `dvc push`."

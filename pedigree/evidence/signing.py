@@ -11,7 +11,9 @@ import base64
 import binascii
 import json
 import os
+import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -88,15 +90,15 @@ def _make_key(path: Path) -> None:
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     with explain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{PARTIAL}{os.getpid()}")
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-            out.write(pem)
+        partial = path.with_name(f"{PARTIAL}{uuid.uuid4().hex}")
         try:
-            os.link(partial, path)  # fails where another process was first: its key stays
-        except FileExistsError:
-            pass
+            handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as out:
+                out.write(pem)
+            with suppress(FileExistsError):  # another process was first: its key stays
+                os.link(partial, path)
         finally:
-            partial.unlink()
+            partial.unlink(missing_ok=True)
 
 
 def sign_statement(statement: Mapping[str, JSON], key: Ed25519PrivateKey) -> bytes:
@@ -123,17 +125,18 @@ def verify_envelope(data: bytes, keys: Iterable[Ed25519PublicKey]) -> dict[str, 
     try:
         envelope = json.loads(data)
         payload = base64.b64decode(envelope["payload"], validate=True)
-        kind = cast(str, envelope["payloadType"])
         signatures = [
-            (cast(str, item["keyid"]), base64.b64decode(item["sig"], validate=True))
+            (str(item["keyid"]), base64.b64decode(item["sig"], validate=True))
             for item in envelope["signatures"]
         ]
-    except (ValueError, KeyError, TypeError, binascii.Error):
-        raise VerificationFailed("it is no DSSE envelope") from None
-    message = _pre_authentication_encoding(kind, payload)
+        if envelope["payloadType"] != PAYLOAD_TYPE:
+            raise ValueError("another payload")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
+        raise VerificationFailed("it is no DSSE envelope of a statement") from None
+    message = _pre_authentication_encoding(PAYLOAD_TYPE, payload)
     known = {key_id(key): key for key in keys}
     for identifier, signature in signatures:
-        if identifier in known and kind == PAYLOAD_TYPE:
+        if identifier in known:
             try:
                 known[identifier].verify(signature, message)
             except InvalidSignature:

@@ -149,9 +149,10 @@ def require_passed(
         else:
             passed.append(verdict)
     if reasons:
+        subject = find_check(required[0]).subject
         raise GateClosed(
-            f"{what.capitalize()} is refused for {find_check(required[0]).subject} {digest}: "
-            f"{'; '.join(reasons)} Run the checks on it (`pedigree run --until checks`, or the "
-            "asset's checks in the Dagster UI) and mend what they name."
+            f"{what[:1].upper()}{what[1:]} is refused for {subject} {digest}: "
+            f"{'; '.join(one.rstrip('.') for one in reasons)}. Run the checks on it (`pedigree run "
+            "--until checks`, or the asset's checks in the Dagster UI) and mend what they name."
         )
     return passed

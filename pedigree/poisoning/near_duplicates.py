@@ -48,7 +48,8 @@ def find_label_conflicts(
     """
     found = find_near_duplicates(texts, limits.similarity)
     disputes = _find_disputes(found, labels)
-    disputed, neighboured = _count_decisive(found, disputes, limits.decisive_similarity)
+    labelled = {int(found.document[row]) for row, label in enumerate(labels) if label is not None}
+    disputed, neighboured = _count_decisive(found, disputes, labelled, limits.decisive_similarity)
     tail = float(binom.sf(disputed - 1, neighboured, limits.natural_share))
     failed = disputed >= limits.min_texts and tail < limits.significance
     severity: Severity = "ERROR" if failed else "WARN"
@@ -112,14 +113,20 @@ def _find_disputes(found: NearDuplicates, labels: Sequence[str | None]) -> dict[
 
 
 def _count_decisive(
-    found: NearDuplicates, disputes: dict[int, _Dispute], similarity: float
+    found: NearDuplicates, disputes: dict[int, _Dispute], labelled: set[int], similarity: float
 ) -> tuple[int, int]:
-    """Return how many distinct texts are in dispute, and how many have a near-duplicate."""
+    """Return how many distinct texts are in dispute, and how many have a labelled near-duplicate.
+
+    A copy without a label disputes nothing and supports nothing: it must not dilute the share.
+    """
     disputed = {
         int(found.document[row]) for row, one in disputes.items() if one.similarity >= similarity
     }
     close = found.pairs[found.jaccard >= similarity]
-    return len(disputed), len(disputed | set(close.ravel().tolist()))
+    supported = {
+        document for pair in close.tolist() if labelled.issuperset(pair) for document in pair
+    }
+    return len(disputed), len(disputed | supported)
 
 
 def find_leakage(

@@ -10,9 +10,17 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
-from pedigree.digests import FileEntry, canonical_json, digest_tree, find_differences
+from pedigree.digests import (
+    JSON,
+    FileEntry,
+    canonical_json,
+    digest_json,
+    digest_tree,
+    find_differences,
+)
 from pedigree.errors import VerificationFailed
 from pedigree.files import folder_written_atomically
+from pedigree.training.model import save_tensors
 
 _TENSORS = "state.safetensors"
 _META = "checkpoint.json"
@@ -27,8 +35,6 @@ def save_checkpoint(
     random_states: dict[str, Any],
 ) -> None:
     """Write the checkpoint of `step` and remove those before it."""
-    from safetensors.torch import save_file
-
     tensors: dict[str, Any] = {
         f"model/{name}": value.detach().cpu().contiguous()
         for name, value in model.named_parameters()
@@ -40,10 +46,10 @@ def save_checkpoint(
     tensors |= {f"random/{name}": state.cpu() for name, state in random_states.items()}
     target = folder / f"step-{step:08d}"
     with folder_written_atomically(target) as partial:
-        save_file(tensors, partial / _TENSORS)
-        files = [entry.model_dump() for entry in digest_tree(partial)]
-        meta = canonical_json({"configuration": configuration, "step": step, "files": files})
-        (partial / _META).write_bytes(meta)
+        save_tensors(tensors, partial / _TENSORS)
+        files: JSON = [entry.model_dump() for entry in digest_tree(partial)]
+        about: dict[str, JSON] = {"configuration": configuration, "step": step, "files": files}
+        (partial / _META).write_bytes(canonical_json({**about, "digest": digest_json(about)}))
     for old in sorted(folder.glob("step-*")):
         if old.name < target.name:
             shutil.rmtree(old, ignore_errors=True)
@@ -60,21 +66,21 @@ def load_checkpoint(folder: Path, configuration: str) -> tuple[int, dict[str, An
     newest = max(folder.glob("step-*"), default=None)
     if newest is None:
         return None
-    problem = ""
     try:
         meta = json.loads((newest / _META).read_bytes())
+        claimed = meta.pop("digest")
         files = tuple(FileEntry.model_validate(entry) for entry in meta["files"])
         found = str(meta["configuration"])
         step = cast(int, meta["step"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise VerificationFailed(
             f"The checkpoint {newest} cannot be read ({error}): remove it to start over."
         ) from None
+    problem = "; ".join(find_differences(newest, files, beside=_META))
     if found != configuration:
         problem = f"belongs to the configuration {found}, this run is {configuration}"
-    else:
-        differences = [d for d in find_differences(newest, files) if not d.startswith(_META)]
-        problem = "; ".join(differences)
+    elif claimed != digest_json(meta) or newest.name != f"step-{step:08d}":
+        problem = f"says step {step} in {_META}, which was changed"
     if problem:
         raise VerificationFailed(
             f"The checkpoint {newest} is refused: it {problem}. Remove {folder} to start over."

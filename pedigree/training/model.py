@@ -5,11 +5,13 @@ the LoRA adapter beside the merged weights in `adapter/`. Nothing in it names a 
 """
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from pedigree.errors import PedigreeError
 from pedigree.params import TrainingParams
 
 TOKENIZER_FILES = (
@@ -19,6 +21,7 @@ TOKENIZER_FILES = (
     "vocab.txt",
 )
 WEIGHTS = "model.safetensors"
+_HEAD_SIZE = 32
 ADAPTER = "adapter"
 
 
@@ -32,6 +35,7 @@ def build_model(params: TrainingParams, base: Path, labels: Sequence[str]) -> An
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     config: Any = transformers.AutoConfig.from_pretrained(base, local_files_only=True)
+    _require_fit(params, config)
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
@@ -39,7 +43,7 @@ def build_model(params: TrainingParams, base: Path, labels: Sequence[str]) -> An
         config.hidden_size = params.hidden_size
         config.intermediate_size = 4 * params.hidden_size
         config.num_hidden_layers = params.layers
-        config.num_attention_heads = max(1, params.hidden_size // 32)
+        config.num_attention_heads = max(1, params.hidden_size // _HEAD_SIZE)
         return transformers.AutoModelForSequenceClassification.from_config(
             config, attn_implementation="sdpa"
         )
@@ -56,7 +60,32 @@ def build_model(params: TrainingParams, base: Path, labels: Sequence[str]) -> An
         target_modules=list(params.lora_targets),
         modules_to_save=["classifier"],
     )
-    return peft.get_peft_model(model, lora)
+    try:
+        return peft.get_peft_model(model, lora)
+    except ValueError as error:
+        raise PedigreeError(
+            f"train.lora_targets {params.lora_targets} do not fit the base model ({error}): name "
+            "modules that it has."
+        ) from None
+
+
+def _require_fit(params: TrainingParams, config: Any) -> None:
+    """Refuse parameters that no model of this base can have.
+
+    Raises:
+        PedigreeError: texts would be longer than the base's positions, or heads do not divide.
+    """
+    positions = int(getattr(config, "max_position_embeddings", params.max_tokens))
+    if params.max_tokens > positions:
+        raise PedigreeError(
+            f"train.max_tokens is {params.max_tokens}, but the base has {positions} positions: "
+            "lower it."
+        )
+    if params.method == "scratch" and params.hidden_size % max(1, params.hidden_size // _HEAD_SIZE):
+        raise PedigreeError(
+            f"train.hidden_size is {params.hidden_size}, which attention heads of {_HEAD_SIZE} do "
+            f"not divide: use a multiple of {_HEAD_SIZE}."
+        )
 
 
 def save_model(model: Any, params: TrainingParams, base: Path, base_digest: str, out: Path) -> None:
@@ -64,7 +93,7 @@ def save_model(model: Any, params: TrainingParams, base: Path, base_digest: str,
     if params.method == "lora":
         _save_adapter(model, base_digest, out / ADAPTER)
         model = model.merge_and_unload()
-    _save_tensors(model.state_dict(), out / WEIGHTS)
+    save_tensors(model.state_dict(), out / WEIGHTS)
     config = cast(dict[str, Any], model.config.to_dict())
     config.pop("_name_or_path", None)
     config["architectures"] = [type(model).__name__]
@@ -78,18 +107,30 @@ def _save_adapter(model: Any, base_digest: str, out: Path) -> None:
     import peft
 
     out.mkdir()
-    _save_tensors(peft.get_peft_model_state_dict(model), out / "adapter_model.safetensors")
+    save_tensors(peft.get_peft_model_state_dict(model), out / "adapter_model.safetensors")
     config = cast(dict[str, Any], model.peft_config["default"].to_dict())
     config["base_model_name_or_path"] = base_digest
     config["inference_mode"] = True
     _write_json(config, out / "adapter_config.json")
 
 
-def _save_tensors(tensors: Mapping[str, Any], path: Path) -> None:
+def save_tensors(tensors: Mapping[str, Any], path: Path) -> None:
+    """Write tensors as safetensors, in the order of their names.
+
+    Raises:
+        OSError: the disk is full, as for any other file (safetensors has an error of its own).
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    save_file(plain, path, metadata={"format": "pt"})
+    try:
+        save_file(plain, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number.group(1)), str(error)) from None
 
 
 def _write_json(value: Mapping[str, Any], path: Path) -> None:

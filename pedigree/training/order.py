@@ -3,7 +3,7 @@
 No random generator is involved, so neither a resume nor another machine can change it::
 
     >>> plan_batches(["a1", "b2"], [5, 7], seed=0, epoch=0, batch_size=2)
-    [[1, 0]]
+    [[0, 1]]
 """
 
 import hashlib

@@ -158,7 +158,6 @@ def test_the_files_digest_follows_the_code_and_not_its_place(
         pytest.param(
             "https://example.org/a.git?private_token=secret",
             "https://example.org/a.git",
-            marks=pytest.mark.xfail(strict=True, reason="a token in the query is recorded"),
         ),
     ],
 )
@@ -192,9 +191,6 @@ def test_a_renamed_file_is_named_whole(checkout: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["content", "name"])
-@pytest.mark.xfail(
-    strict=True, raises=UnicodeDecodeError, reason="git's output is decoded as strict UTF-8"
-)
 def test_a_changed_file_that_is_no_utf8_is_captured(checkout: Path, where: str) -> None:
     name = b"latin.txt" if where == "content" else b"caf\xe9.txt"
     path = Path(os.fsdecode(os.fsencode(checkout) + b"/" + name))
@@ -221,17 +217,11 @@ def test_a_change_elsewhere_in_a_larger_repository_is_none_of_the_projects(insid
     assert not capture_code(inside).dirty
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`git status` names files from the repository's root, not the project's"
-)
 def test_normal_use_leaves_a_project_inside_a_larger_repository_clean(inside: Path) -> None:
     (inside / "params.yaml").write_text("a: 2\n")
     assert not capture_code(inside).dirty
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the diff is asked for by paths from the wrong folder, and is empty"
-)
 def test_two_changes_in_a_larger_repository_have_two_differences(inside: Path) -> None:
     digests = set()
     for text in ("x = 2\n", "x = 3\n"):

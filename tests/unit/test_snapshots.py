@@ -297,7 +297,7 @@ def test_bytes_that_are_no_parquet_are_refused_even_where_the_manifest_fits(
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     _rewrite(snapshot, files=[entry])
-    with pytest.raises(VerificationFailed, match="cannot be read as Parquet"):
+    with pytest.raises(VerificationFailed, match="cannot be read"):
         open_snapshot(snapshot.digest, tmp_path)
 
 
@@ -326,9 +326,6 @@ def test_a_snapshot_under_the_name_of_another_is_refused(tmp_path: Path) -> None
         open_snapshot(two.digest, tmp_path)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a problem that starts with 'manifest.json changed' is taken for its own"
-)
 def test_an_extra_file_is_refused_whatever_its_name(tmp_path: Path) -> None:
     snapshot = freeze(make_rows(), tmp_path)
     (snapshot.path / "manifest.json changed").write_bytes(b"x")
@@ -376,11 +373,6 @@ FORGERIES: dict[str, Callable[[pa.Table], pa.Table]] = {
 
 
 @pytest.mark.parametrize("name", sorted(FORGERIES))
-@pytest.mark.xfail(
-    strict=True,
-    reason="open_snapshot lets what add_row_ids raises through: TypeError, UnicodeDecodeError, or "
-    "PedigreeError with exit code 2 where it is VerificationFailed",
-)
 def test_rows_that_no_snapshot_can_hold_fail_verification_all_the_same(
     tmp_path: Path, name: str
 ) -> None:
@@ -417,9 +409,6 @@ def test_an_intact_snapshot_is_not_written_again(tmp_path: Path) -> None:
         pa.array([[0.5]] * 3),
         pytest.param(
             pa.array([b"x"] * 3),
-            marks=pytest.mark.xfail(
-                strict=True, raises=TypeError, reason="row ids are made before types are looked at"
-            ),
         ),
         pa.array([None] * 3),
         pa.array([{"a": 1}] * 3),

@@ -174,9 +174,6 @@ def test_a_locked_repository_is_said_to_be_locked_and_gets_no_pointer(repository
     assert track(repository, snapshot.path).nfiles == 2
 
 
-@pytest.mark.xfail(
-    strict=True, reason="restore takes DVC's LockError, a DvcException, for missing data"
-)
 def test_a_restore_in_a_locked_repository_says_locked_and_not_missing(repository: Path) -> None:
     snapshot = make_snapshot(repository, "a")
     pointer = track(repository, snapshot.path)
@@ -227,11 +224,6 @@ def _lose_one_cached_file(repository: Path) -> None:
     one.unlink()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=EvidenceMissing,
-    reason="restore looks for the .dir object alone: with files gone it checks out, not pulls",
-)
 def test_a_cache_that_lost_a_file_is_filled_up_from_the_remote(repository: Path) -> None:
     snapshot = make_snapshot(repository, "a")
     pointer = track(repository, snapshot.path)
@@ -243,10 +235,6 @@ def test_a_cache_that_lost_a_file_is_filled_up_from_the_remote(repository: Path)
     assert files_below(snapshot.path) == before
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="track takes a cache that lost a file for whole, and push then skips it in silence",
-)
 def test_what_is_tracked_again_and_pushed_can_be_restored(repository: Path) -> None:
     snapshot = make_snapshot(repository, "a")
     pointer = track(repository, snapshot.path)
@@ -259,7 +247,6 @@ def test_what_is_tracked_again_and_pushed_can_be_restored(repository: Path) -> N
     assert files_below(snapshot.path) == before
 
 
-@pytest.mark.xfail(strict=True, reason="restore writes the pointer before it knows of any data")
 def test_a_restore_that_fails_leaves_no_pointer(repository: Path) -> None:
     pointer = DvcPointer(path="data/none", md5="0" * 32 + ".dir", size=1, nfiles=1)
     with pytest.raises(EvidenceMissing):

@@ -143,9 +143,6 @@ def test_a_statement_of_an_unknown_key_is_reported_and_never_returned(
         b"\xff",
         pytest.param(
             b'{"payload":"","payloadType":5,"signatures":[]}',
-            marks=pytest.mark.xfail(
-                strict=True, raises=AttributeError, reason="see test_signing: payloadType"
-            ),
         ),
     ],
 )

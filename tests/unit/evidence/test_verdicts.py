@@ -293,12 +293,10 @@ def test_the_time_of_a_verdict_is_utc(store: EvidenceStore) -> None:
     assert datetime.fromisoformat(found.predicate["checkedOn"]).tzinfo == UTC
 
 
-@pytest.mark.xfail(strict=True, reason="reasons without a full stop run into the next sentence")
 def test_the_refusal_is_made_of_sentences(store: EvidenceStore) -> None:
     assert "is missing. Run the checks" in refusal(store)
 
 
-@pytest.mark.xfail(strict=True, reason="capitalize() lowers every letter but the first")
 def test_the_refusal_keeps_the_name_of_the_environment(store: EvidenceStore) -> None:
     with pytest.raises(GateClosed, match=r"^Promotion to prod-EU is refused"):
         require_passed(store, DIGEST, [CHECK], POLICY, "promotion to prod-EU")

@@ -260,10 +260,6 @@ def test_examples_are_the_most_alike_pairs_each_once() -> None:
     assert "forum 40" in result.summary
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="near-copies without a label count as undisputed neighbours and dilute the share",
-)
 def test_rows_without_a_label_do_not_hide_disputed_ones() -> None:
     texts, labels = poison(make_texts(700), make_labels(700), list(range(5)))
     assert find_label_conflicts(texts, labels, LIMITS).severity == "ERROR"

@@ -210,12 +210,8 @@ def test_only_adapter_and_classifier_are_trained(run: Train) -> None:
     [
         {"method": "scratch", "hidden_size": 100},
         {"lora_targets": ["nope"]},
-        {"learning_rate": 1e38},
     ],
-    ids=["odd hidden size", "unknown target", "rate beyond float32"],
-)
-@pytest.mark.xfail(
-    strict=True, raises=(ValueError, RuntimeError), reason="traceback of transformers, peft, torch"
+    ids=["odd hidden size", "unknown target"],
 )
 def test_parameters_that_no_model_can_have_are_refused_with_a_sentence(
     run: Train, changes: dict[str, Any]
@@ -224,11 +220,6 @@ def test_parameters_that_no_model_can_have_are_refused_with_a_sentence(
         run(params=PARAMS.model_copy(update=changes))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=(IndexError, RuntimeError),
-    reason="max_tokens beyond the base's positions ends in a traceback of torch",
-)
 def test_more_tokens_than_the_base_has_positions_are_refused_with_a_sentence(run: Train) -> None:
     data = rows()
     long = TrainingRows(data.ids, [text * 10 for text in data.texts], data.targets)

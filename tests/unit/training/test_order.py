@@ -103,6 +103,5 @@ def test_no_rows_make_no_batch() -> None:
     assert plan_batches([], [], seed=0, epoch=0, batch_size=4) == []
 
 
-@pytest.mark.xfail(strict=True, reason="the docstring says [[1, 0]], the function [[0, 1]]")
 def test_the_example_of_the_module_is_right() -> None:
     assert doctest.testmod(order).failed == 0
