@@ -9,6 +9,7 @@ with `..` are refused, and so is more than `max_bytes` of content, whatever the 
 """
 
 import io
+import lzma
 import tarfile
 import zipfile
 import zlib
@@ -18,6 +19,14 @@ from typing import IO
 from pedigree.errors import PedigreeError
 
 _MAX_MEMBERS = 100_000
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+)
 
 
 def read_member(archive: Path, member: str, max_bytes: int) -> bytes:
@@ -47,7 +56,7 @@ def _read_one(stream: IO[bytes], name: str, where: str, max_bytes: int) -> bytes
             return _read_zip(stream, name, where, max_bytes)
         stream.seek(0)
         return _read_tar(stream, name, where, max_bytes)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except _DAMAGED as error:
         raise PedigreeError(
             f"{where} cannot be read as a zip or tar archive ({error}): check the source's uri."
         ) from None

@@ -8,10 +8,13 @@ names the file and the line; nothing is skipped or guessed.
     row_id   what it says now: sha256 of the row key and all fields (`snapshots` adds it)
 """
 
+import csv
 import io
+import itertools
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,14 +56,9 @@ def read_documents(source: Source, fetched: Fetched) -> pa.Table:
     for entry, path in fetched.files:
         where = f"{source.id} ({entry.path})"
         data = read_member(path, source.member, source.max_bytes) if source.member else path
-        table = read_table(data, source.format, where)
-        for role, values in rows.items():
-            column = cast(str | None, getattr(source.columns, role))
-            values += read_column(table, column, role, where) if column else [None] * table.num_rows
-    for position, text in enumerate(rows["text"]):
-        if text is None:
-            raise PedigreeError(f"{source.id} has no text in row {position}: drop or fill the row.")
-    labels = _read_labels(source, rows["label"])
+        for role, values in _read_file(source, data, where).items():
+            rows[role] += values
+    labels = rows["label"]
     keys = _row_keys(source.id, rows["key"], rows["text"], [labels, rows["annotator"]])
     ratings: list[list[int] | None] = [None] * len(keys)
     if source.ratings is not None:
@@ -81,6 +79,56 @@ def read_documents(source: Source, fetched: Fetched) -> pa.Table:
         schema=RAW_SCHEMA,
     )
     return table.sort_by("row_key")
+
+
+def _read_file(source: Source, data: bytes | Path, where: str) -> dict[str, list[Any]]:
+    table = read_table(data, source.format, where)
+    rows: dict[str, list[Any]] = {}
+    for role in ("text", "label", "key", "annotator"):
+        column = cast(str | None, getattr(source.columns, role))
+        rows[role] = read_column(table, column, role, where) if column else [None] * table.num_rows
+    if None in rows["text"]:
+        row = rows["text"].index(None)
+        raise PedigreeError(
+            f"{where} has no text in row {row}: drop or fill {_place(data, source.format, row)}."
+        )
+    rows["label"] = _read_labels(source, rows["label"], data, where)
+    return rows
+
+
+def _place(data: bytes | Path, form: Format, row: int) -> str:
+    """Return where a row of a file is: its line, where the format has lines."""
+    if form.type == "parquet":
+        return f"row {row}"
+    content = data if isinstance(data, bytes) else data.read_bytes()
+    text = content.decode("utf-8-sig")
+    try:
+        numbers = _jsonl_lines(text) if form.type == "jsonl" else _delimited_lines(text, form)
+        line = next(itertools.islice(numbers, row, None), None)
+    except csv.Error:  # such as a field that the csv module finds too long
+        line = None
+    return f"row {row}" if line is None else f"line {line}"
+
+
+def _jsonl_lines(text: str) -> Iterator[int]:
+    return (number for number, line in enumerate(text.split("\n"), 1) if line.strip())
+
+
+def _delimited_lines(text: str, form: Format) -> Iterator[int]:
+    """Yield the line that each row begins in; a quoted field may hold the ends of lines."""
+    reader = csv.reader(io.StringIO(text, newline=""), **_dialect(form))
+    header, start = form.columns is None, 1
+    for fields in reader:
+        if fields and not header:
+            yield start
+        header, start = False, reader.line_num + 1
+
+
+def _dialect(form: Format) -> dict[str, Any]:
+    return {
+        "delimiter": "," if form.type == "csv" else "\t",
+        "quoting": csv.QUOTE_MINIMAL if form.quoting else csv.QUOTE_NONE,
+    }
 
 
 def read_table(data: bytes | Path, form: Format, where: str) -> pa.Table:
@@ -108,7 +156,7 @@ def _read_delimited(data: bytes | Path, form: Format, where: str) -> pa.Table:
     content = data if isinstance(data, bytes) else data.read_bytes()
     _require_utf8(content, where)
     delimiter = "," if form.type == "csv" else "\t"
-    names = list(form.columns) if form.columns else _header(content, delimiter, form, where)
+    names = list(form.columns) if form.columns else _header(content, form, where)
     try:
         return pa_csv.read_csv(
             io.BytesIO(content),
@@ -128,12 +176,20 @@ def _read_delimited(data: bytes | Path, form: Format, where: str) -> pa.Table:
         raise PedigreeError(f"{where} cannot be read as {form.type}: {error}.") from None
 
 
-def _header(content: bytes, delimiter: str, form: Format, where: str) -> list[str]:
-    import csv
-
-    text = content.split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
-    quoting = csv.QUOTE_MINIMAL if form.quoting else csv.QUOTE_NONE
-    names = next(csv.reader([text], delimiter=delimiter, quoting=quoting), [])
+def _header(content: bytes, form: Format, where: str) -> list[str]:
+    text = re.split(rb"[\r\n]", content, maxsplit=1)[0].decode("utf-8-sig")
+    try:
+        names = next(csv.reader([text], **_dialect(form)), [])
+    except csv.Error as error:
+        raise PedigreeError(
+            f"{where} has a first line that cannot be read as {form.type} ({error}): expected the "
+            "names of the columns. Correct the line, or declare 'format.columns'."
+        ) from None
+    if not names:
+        raise PedigreeError(
+            f"{where} has a blank first line: expected the names of the columns. Delete the line, "
+            "or declare 'format.columns'."
+        )
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise PedigreeError(f"{where} has two columns named {', '.join(twice)}: rename one.")
@@ -154,25 +210,35 @@ def _require_utf8(content: bytes, where: str) -> None:
 def _read_jsonl(data: bytes | Path, form: Format, where: str) -> pa.Table:
     content = data if isinstance(data, bytes) else data.read_bytes()
     _require_utf8(content, where)
-    records: list[dict[str, Any]] = []
+    records: list[dict[str, str | None]] = []
     for number, line in enumerate(content.decode("utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise PedigreeError(f"{where} line {number} is not valid JSON: {error}.") from None
-        if not isinstance(record, dict):
-            raise PedigreeError(f"{where} line {number} is no JSON object.")
-        if "\\u" in line and not _is_unicode(record):
+            records.append(_read_record(line, f"{where} line {number}"))
+        except RecursionError:
             raise PedigreeError(
-                f"{where} line {number} holds half of a surrogate pair, which is no Unicode text: "
-                "correct the escape sequence."
-            )
-        records.append(cast(dict[str, Any], record))
+                f"{where} line {number} is nested too deeply to be read: expected a JSON object "
+                "with plain fields. Correct or drop the line."
+            ) from None
     names = list(dict.fromkeys(name for record in records for name in record))
-    columns = {name: [_text(record.get(name)) for record in records] for name in names}
+    columns = {name: [record.get(name) for record in records] for name in names}
     return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+
+
+def _read_record(line: str, where: str) -> dict[str, str | None]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise PedigreeError(f"{where} is not valid JSON: {error}.") from None
+    if not isinstance(record, dict):
+        raise PedigreeError(f"{where} is no JSON object.")
+    if "\\u" in line and not _is_unicode(record):
+        raise PedigreeError(
+            f"{where} holds half of a surrogate pair, which is no Unicode text: correct the "
+            "escape sequence."
+        )
+    return {name: _text(value) for name, value in cast(dict[str, Any], record).items()}
 
 
 def _is_unicode(record: Any) -> bool:
@@ -198,7 +264,7 @@ def read_column(table: pa.Table, name: str, role: str, where: str) -> list[Any]:
     """Return a column as a list of strings or None.
 
     Raises:
-        PedigreeError: there is no such column, or it holds no plain values.
+        PedigreeError: there is no such column, or it holds no plain values or no UTF-8.
     """
     if name not in table.column_names:
         raise PedigreeError(
@@ -213,7 +279,13 @@ def read_column(table: pa.Table, name: str, role: str, where: str) -> list[Any]:
             raise PedigreeError(
                 f"{where} column {name!r} holds {column.type}, which is no {role}."
             ) from None
-    return cast(list[Any], column.to_pylist())
+    try:
+        return cast(list[Any], column.to_pylist())
+    except UnicodeDecodeError as error:
+        raise PedigreeError(
+            f"{where} column {name!r} is not valid UTF-8 (found {error.object!r}): expected text. "
+            "Convert the column to UTF-8 and write the file again."
+        ) from None
 
 
 def _row_keys(
@@ -247,7 +319,9 @@ def _digest_fields(*fields: str | int | None) -> str:
     return sha256_hex(b"pedigree/row-key/v1\n" + canonical_json(list(fields)))
 
 
-def _read_labels(source: Source, values: Sequence[str | None]) -> list[str | None]:
+def _read_labels(
+    source: Source, values: Sequence[str | None], data: bytes | Path, where: str
+) -> list[str | None]:
     if source.labels is None:
         return [None] * len(values)
     read = _by_score if source.labels.from_score else _by_value
@@ -258,8 +332,9 @@ def _read_labels(source: Source, values: Sequence[str | None]) -> list[str | Non
         except (KeyError, ValueError, TypeError):
             expected = ", ".join(source.labels.values or ["a number"])
             raise PedigreeError(
-                f"{source.id} has the label {value!r} in row {position}: expected {expected}. "
-                "Correct the row or declare the label in the source's file."
+                f"{where} has the label {value!r} in row {position}: expected {expected}. "
+                f"Correct {_place(data, source.format, position)} of the file, or declare the "
+                "label in the source's file."
             ) from None
     return labels
 
@@ -295,9 +370,8 @@ def _read_ratings(
             strict=True,
         ):
             try:
-                scores = json.loads(value)
-                by_key[key] = [int(score) for score in scores]
-            except (TypeError, ValueError):
+                by_key[key] = _read_scores(value)
+            except (TypeError, ValueError, RecursionError):
                 raise PedigreeError(
                     f"{where} has {value!r} for {key!r}: expected a list of whole numbers."
                 ) from None
@@ -308,3 +382,13 @@ def _read_ratings(
             f"{missing[0]!r}: correct the ratings' member or leave 'ratings' out."
         )
     return [by_key[key] for key in keys]
+
+
+def _read_scores(value: str) -> list[int]:
+    scores: object = json.loads(value)
+    if not isinstance(scores, list):
+        raise TypeError("no list")
+    for score in cast(list[object], scores):
+        if type(score) is not int or not -(2**63) <= score < 2**63:
+            raise ValueError("no whole number")
+    return cast(list[int], scores)

@@ -138,6 +138,8 @@ def _fetch_files(
 
     try:
         filesystem, root = cast(tuple[Any, str], fsspec.core.url_to_fs(uri))
+        options = _prepare_stream(filesystem)
+        filesystem.invalidate_cache()  # back ends keep listings for the life of the process
         paths = cast(list[str], sorted(filesystem.glob(root))) if "*" in root else [root]
         if not paths:
             raise FileNotFoundError("no file fits the pattern")
@@ -150,7 +152,7 @@ def _fetch_files(
             if info.get("type") == "directory":
                 raise IsADirectoryError("it is a folder; end the uri with /* to read its files")
             revisions.append(_revision(info))
-            with filesystem.open(path, "rb") as remote:
+            with filesystem.open(path, "rb", **options) as remote:
                 entry = _copy(remote, local, path.rsplit("/", 1)[-1], name, budget)
             budget -= entry.size
             files.append((entry, local))
@@ -171,6 +173,18 @@ def _fetch_files(
             f"{name} cannot be reached at {uri} ({type(error).__name__}: {detail}): check the uri "
             "and the connection, then run again. Nothing was changed."
         ) from None
+
+
+def _prepare_stream(filesystem: Any) -> dict[str, Any]:
+    """Return the options that open a file as a stream: not every HTTP server knows ranges."""
+    if "http" not in cast(str | tuple[str, ...], filesystem.protocol):
+        return {}
+    import aiohttp
+
+    # By default the whole answer must come within five minutes; here only silence is too long.
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=60, sock_read=60)
+    filesystem.client_kwargs.setdefault("timeout", timeout)
+    return {"block_size": 0}
 
 
 def _revision(info: dict[str, Any]) -> str:
@@ -211,7 +225,14 @@ def _fetch_package(
     uri: str, folder: Path, name: str, max_bytes: int
 ) -> tuple[list[tuple[FileEntry, Path]], str]:
     import requests
-    from pypi_simple import NoSuchProjectError, PyPISimple
+    import urllib3
+    from pypi_simple import NoSuchProjectError, PyPISimple, UnsupportedContentTypeError
+
+    broken = (
+        requests.RequestException,
+        urllib3.exceptions.HTTPError,  # of the raw stream, such as a download that is cut short
+        UnsupportedContentTypeError,
+    )
 
     project, version, filename = _parse_package(uri).groups()
     problems: list[str] = []
@@ -232,7 +253,7 @@ def _fetch_package(
                     return [(entry, local)], f"version {version}"
         except NoSuchProjectError:
             problems.append(f"no project {project}")
-        except requests.RequestException as error:
+        except broken as error:
             problems.append(type(error).__name__)
     raise PedigreeError(
         f"{name} cannot be fetched: the package index has {', '.join(problems) or 'no answer'} for "

@@ -83,16 +83,27 @@ def load_params(path: Path, profile: str | None = None) -> Params:
         PedigreeError: the file is not valid, or there is no such profile.
     """
     values = read_yaml(path)
-    profiles = values.pop("profiles", {})
+    profiles = values.pop("profiles", None)
     default = values.pop("profile", None)
     chosen = profile or default
     if chosen is not None:
-        if not isinstance(profiles, dict) or chosen not in profiles:
-            known = ", ".join(sorted(map(str, cast(dict[str, object], profiles or {})))) or "none"
-            raise PedigreeError(f"{path} has no profile {chosen!r}: it has {known}.")
-        changes = cast(dict[str, object], profiles)[str(chosen)]
-        values = _merge(values, cast(dict[str, object], changes or {}))
+        values = _merge(values, _find_profile(profiles, str(chosen), path))
     return parse_settings(Params, values, str(path))
+
+
+def _find_profile(profiles: object, name: str, path: Path) -> dict[str, object]:
+    found = cast(dict[object, object], profiles) if isinstance(profiles, dict) else {}
+    by_name = {str(key): changes for key, changes in found.items()}
+    if name not in by_name:
+        known = ", ".join(sorted(by_name)) or "none"
+        raise PedigreeError(f"{path} has no profile {name!r}: it has {known}.")
+    changes = by_name[name]
+    if changes is not None and not isinstance(changes, dict):
+        raise PedigreeError(
+            f"{path} has {changes!r} as its profile {name!r}: expected a mapping of the settings "
+            "that it changes, such as {train: {epochs: 1}}. Correct it and run again."
+        )
+    return cast(dict[str, object], changes or {})
 
 
 def _merge(values: dict[str, object], changes: dict[str, object]) -> dict[str, object]:

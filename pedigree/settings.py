@@ -10,9 +10,12 @@ from pedigree.errors import PedigreeError
 
 
 class Settings(BaseModel):
-    """A frozen model that refuses a key it does not know (a typo must not be a silent default)."""
+    """A frozen model that refuses a key it does not know (a typo must not be a silent default).
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Numbers are finite: NaN and infinity have no canonical JSON, so no digest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -22,7 +25,7 @@ def read_yaml(path: Path) -> dict[str, object]:
     """Return the mapping in a YAML file.
 
     Raises:
-        PedigreeError: the file is missing, is no YAML or holds no mapping.
+        PedigreeError: the file is missing, cannot be read, is no YAML or holds no mapping.
     """
     try:
         content: object = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -30,7 +33,12 @@ def read_yaml(path: Path) -> dict[str, object]:
         raise PedigreeError(
             f"{path} is missing: create it, or run the command in the project's folder."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise PedigreeError(
+            f"{path} cannot be read ({error.strerror}): expected a YAML file there. Put one in its "
+            "place and run again."
+        ) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: also 2026-02-30
         detail = " ".join(str(error).split())
         raise PedigreeError(f"{path} is not valid YAML ({detail}): correct the file.") from None
     if not isinstance(content, dict):

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
+import yaml
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pedigree.errors import PedigreeError
@@ -191,11 +192,43 @@ def find_source(folder: Path, source_id: str) -> Source:
 
 
 def write_pin(path: Path, sha256: str) -> None:
-    """Set the pin in a source's file and leave every other character as it is."""
-    text = path.read_text(encoding="utf-8")
-    line = f"sha256: {sha256}"
-    changed, count = re.subn(r"^sha256:.*$", line, text, count=1, flags=re.MULTILINE)
-    if not count:
-        changed = re.sub(r"^(uri:.*)$", rf"\1\n{line}", text, count=1, flags=re.MULTILINE)
+    """Set the pin in a source's file and leave every other character as it is.
+
+    Raises:
+        PedigreeError: the file is not valid, or its form of YAML lets no pin be put in; the file
+            is left alone.
+    """
+    expected = {**read_yaml(path), "sha256": sha256}
+    parse_settings(Source, expected, str(path))
+    text = path.read_bytes().decode("utf-8")  # read_text would change the ends of lines
+    try:
+        changed = _with_pin(text, sha256)
+        fits = yaml.safe_load(changed) == expected
+    except (yaml.YAMLError, ValueError):
+        fits, changed = False, text
+    if not fits:
+        raise PedigreeError(
+            f"The pin in {path} cannot be moved without changing more than the pin: expected "
+            "'sha256' once, with its value on one line, or a line with 'uri' to put it below. "
+            f"Nothing was changed: set it by hand, to '{sha256}'."
+        )
     write_atomically(path, changed.encode("utf-8"))
-    load_source(path)
+
+
+def _with_pin(text: str, sha256: str) -> str:
+    """Return the text with the new pin in place of the old one, or else below the uri."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    nodes = {key.value: value for key, value in reversed(pairs) if isinstance(key.value, str)}
+    if "sha256" in nodes:
+        start, end = nodes["sha256"].start_mark.index, nodes["sha256"].end_mark.index
+        space = " " if text[:start].endswith(":") else ""
+        return f"{text[:start]}{space}{sha256}{text[end:]}"
+    if "uri" not in nodes:
+        raise ValueError("no line to put the pin below")
+    mark = nodes["uri"].end_mark  # of a folded uri, already the start of the next line
+    below = mark.index if mark.column == 0 else text.find("\n", mark.index) + 1
+    newline = "\r\n" if "\r\n" in text else "\n"
+    if not below:
+        return f"{text}{newline}sha256: {sha256}{newline}"
+    return f"{text[:below]}sha256: {sha256}{newline}{text[below:]}"

@@ -208,19 +208,7 @@ def _damage(data: bytes, seed: int) -> bytes:
     return bytes(damaged)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        *TAR_MODES,
-        *ZIP_METHODS[:3],
-        pytest.param(
-            zipfile.ZIP_LZMA,
-            marks=pytest.mark.xfail(
-                strict=True, reason="lzma.LZMAError of a damaged zip is no OSError: traceback"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_archive_ends_in_a_sentence_and_never_in_a_traceback(
     tmp_path: Path, kind: str | int
 ) -> None:

@@ -4,7 +4,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import rfc8785
 from pydantic import Field
 
 from pedigree.digests import digest_json
@@ -100,18 +99,12 @@ def test_a_missing_file_is_told_to_be_created(file: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["a: 2026-02-30", "a: 2026-01-01 25:00:00"])
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="PyYAML raises ValueError for a date that is none"
-)
 def test_a_date_that_does_not_exist_is_refused_with_a_sentence(file: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(PedigreeError, match="not valid YAML"):
         read_yaml(file)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=IsADirectoryError, reason="a folder in place of a file is a traceback"
-)
 def test_a_folder_in_place_of_the_file_is_refused_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(PedigreeError):
         read_yaml(tmp_path)
@@ -176,30 +169,17 @@ def test_parameters_out_of_range_are_refused(file: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("change", ["demo: 5", "demo: [1]", "demo: fast"])
-@pytest.mark.xfail(
-    strict=True, raises=AttributeError, reason="a profile that is no mapping is a traceback"
-)
 def test_a_profile_that_is_no_mapping_is_refused_with_a_sentence(file: Path, change: str) -> None:
     with pytest.raises(PedigreeError, match="demo"):
         load(file, f"base_model: a\nprofiles: {{{change}}}\n", "demo")
 
 
 @pytest.mark.parametrize("own", ["1", "[demo]", "{a: b}"])
-@pytest.mark.xfail(
-    strict=True,
-    raises=(KeyError, TypeError),
-    reason="a profile named by a number, a list or a mapping is a traceback",
-)
 def test_a_profile_named_by_no_string_is_refused_or_found(file: Path, own: str) -> None:
     with suppress(PedigreeError):
         load(file, f"base_model: a\nprofile: {own}\nprofiles: {{1: {{train: {{epochs: 1}}}}}}\n")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=rfc8785.FloatDomainError,
-    reason="gt=0 lets .inf pass, and the record's digest then ends in a traceback",
-)
 def test_an_infinite_parameter_is_refused_before_anything_is_digested(file: Path) -> None:
     try:
         params = load(file, "base_model: a\ntrain: {learning_rate: .inf}")

@@ -193,7 +193,6 @@ def test_an_indented_line_that_looks_like_a_pin_is_not_taken_for_it(tmp_path: Pa
     assert load_source(path).sha256 == NEW
 
 
-@pytest.mark.xfail(strict=True, reason="write_pin drops a comment on the line of the pin")
 def test_moving_a_pin_keeps_the_comment_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "shop.yaml"
     path.write_text(TEXT.format(pin=f"{OLD}  # looked at by Zoë"), encoding="utf-8")
@@ -201,7 +200,6 @@ def test_moving_a_pin_keeps_the_comment_beside_it(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == TEXT.format(pin=f"{NEW}  # looked at by Zoë")
 
 
-@pytest.mark.xfail(strict=True, reason="write_pin turns the line ends of Windows into Unix ones")
 def test_moving_a_pin_keeps_the_line_ends(tmp_path: Path) -> None:
     path = tmp_path / "shop.yaml"
     path.write_bytes(TEXT.format(pin=OLD).replace("\n", "\r\n").encode())
@@ -226,10 +224,6 @@ FORMS["flow mapping"] = FORMS["flow mapping"].replace("   # no labels", "")
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))
-@pytest.mark.xfail(
-    strict=True,
-    reason="write_pin rewrites lines, not YAML: these forms keep the old pin, or break the file",
-)
 def test_a_pin_is_moved_in_every_form_of_yaml_or_the_file_is_left_alone(
     tmp_path: Path, form: str
 ) -> None:
