@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
+from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
 from pedigree.digests import digest_file
 from pedigree.documents import read_documents
@@ -608,7 +610,8 @@ def test_indexes_are_those_of_pip_and_only_over_http(
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "file:///srv/simple https://example.org/simple/")
     assert find_package_indexes() == [index.url + "/simple/", "https://example.org/simple/"]
     monkeypatch.delenv("PIP_INDEX_URL")
-    assert find_package_indexes()[0] == "https://pypi.org/simple/"
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    assert find_package_indexes()[0] == PYPI_SIMPLE_ENDPOINT
 
 
 def test_the_environment_wins_over_pips_configuration_file(index: Web, tmp_path: Path) -> None:
