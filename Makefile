@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# dg asks for the active environment; make runs without activating one.
+export VIRTUAL_ENV := $(CURDIR)/.venv
 export PEDIGREE_DOWNLOADS ?= $(CURDIR)/.pedigree/downloads
 export DAGSTER_HOME := $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := yes
