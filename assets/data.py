@@ -9,7 +9,7 @@ from assets.launchpad import as_config, read_config
 from assets.metadata import describe_snapshot, draw_funnel, tabulate
 from assets.resources import ProjectResource
 from assets.versions import find_digest, materialised
-from pedigree.checks import digest_code
+from pedigree.checks import NEIGHBOURS, digest_code
 from pedigree.dataset import FrozenData, curate_sources, freeze_split, ingest_source
 from pedigree.params import CurationParams, SplitParams
 from pedigree.sources import Source
@@ -101,7 +101,7 @@ def build_snapshots(params: SplitParams) -> dg.AssetsDefinition:
             kinds={"parquet", "dvc"},
             owners=OWNERS,
             tags={"pedigree/zone": zone},
-            code_version=digest_code("dataset.py", "splitting.py", "neighbours/kernel.py"),
+            code_version=digest_code("dataset.py", "splitting.py", *NEIGHBOURS),
             description=f"The {zone} rows: frozen, named by a Merkle root over row ids, under DVC. "
             "Near-duplicates never lie on both sides of the split.",
         )

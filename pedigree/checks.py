@@ -36,7 +36,10 @@ def digest_code(*files: str) -> str:
     )
 
 
-_NEIGHBOURS = ("neighbours/kernel.py", "poisoning/near_duplicates.py")
+NEIGHBOURS = tuple(
+    f"neighbours/{name}.py" for name in ("normalisation", "kernel", "overlap", "local")
+)
+_NEAR_DUPLICATES = (*NEIGHBOURS, "poisoning/near_duplicates.py")
 _CHECKS = (
     Check(
         "schema_holds",
@@ -54,13 +57,13 @@ _CHECKS = (
         "near_duplicate_label_conflicts",
         "snapshot",
         "near-copies of a text do not dispute its label beyond what is natural",
-        _NEIGHBOURS,
+        _NEAR_DUPLICATES,
     ),
     Check(
         "evaluation_leakage",
         "snapshot",
         "no evaluation row is a near-copy of a training row",
-        _NEIGHBOURS,
+        _NEAR_DUPLICATES,
     ),
     Check("weights_are_finite", "model", "every weight is a finite number", ("integrity.py",)),
     Check(

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from pedigree.errors import PedigreeError
-from pedigree.neighbours.kernel import find_near_duplicates
+from pedigree.neighbours.local import find_near_duplicates
 from pedigree.params import SplitParams
 
 

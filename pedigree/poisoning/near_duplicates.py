@@ -13,7 +13,7 @@ from scipy.stats import binom
 from pedigree.digests import JSON
 from pedigree.evidence.policy import ConflictLimits, LeakageLimits
 from pedigree.findings import CheckResult, Finding, Severity
-from pedigree.neighbours.kernel import NearDuplicates, find_near_duplicates
+from pedigree.neighbours.local import NearDuplicates, find_near_duplicates
 
 MAX_EXAMPLES = 20
 
