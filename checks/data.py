@@ -6,7 +6,8 @@ from assets.resources import ProjectResource
 from assets.versions import find_digest
 from checks.verdicts import conclude
 from pedigree.integrity import check_schema, check_snapshot
-from pedigree.poisoning.near_duplicates import find_label_conflicts, find_leakage
+from pedigree.poisoning.leakage import find_leakage
+from pedigree.poisoning.near_duplicates import find_label_conflicts
 from pedigree.project import Zone
 from pedigree.snapshots import open_snapshot
 from pedigree.sources import load_sources
@@ -44,9 +45,10 @@ def build_snapshot_checks(zone: Zone) -> list[dg.AssetChecksDefinition]:
         """Near-copies of a text do not dispute its label beyond what is natural."""
         digest, place = find_digest(context, asset), project.open()
         table = open_snapshot(digest, place.snapshots(zone)).read()
-        text, label, source = (table.column(n).to_pylist() for n in ("text", "label", "source"))
+        label, source = (table.column(n).to_pylist() for n in ("label", "source"))
         limits = place.policy().checks.near_duplicate_label_conflicts
-        return conclude(project, digest, find_label_conflicts(text, label, limits, source))
+        result = find_label_conflicts(table.column("text"), label, limits, source)
+        return conclude(project, digest, result)
 
     return [schema_holds, snapshot_digest_matches, near_duplicate_label_conflicts]
 
@@ -58,8 +60,8 @@ def evaluation_leakage(context: CONTEXT, project: ProjectResource) -> dg.AssetCh
     training = find_digest(context, "training_snapshot")
     evaluation = find_digest(context, "evaluation_snapshot")
     result = find_leakage(
-        open_snapshot(training, place.snapshots("training")).read_texts(),
-        open_snapshot(evaluation, place.snapshots("evaluation")).read_texts(),
+        open_snapshot(training, place.snapshots("training")).read().column("text"),
+        open_snapshot(evaluation, place.snapshots("evaluation")).read().column("text"),
         place.policy().checks.evaluation_leakage,
     )
     return conclude(project, training, result, {"evaluation_snapshot": evaluation})

@@ -39,7 +39,6 @@ def digest_code(*files: str) -> str:
 NEIGHBOURS = tuple(
     f"neighbours/{name}.py" for name in ("normalisation", "kernel", "overlap", "local")
 )
-_NEAR_DUPLICATES = (*NEIGHBOURS, "poisoning/near_duplicates.py")
 _CHECKS = (
     Check(
         "schema_holds",
@@ -57,13 +56,13 @@ _CHECKS = (
         "near_duplicate_label_conflicts",
         "snapshot",
         "near-copies of a text do not dispute its label beyond what is natural",
-        _NEAR_DUPLICATES,
+        (*NEIGHBOURS, "poisoning/near_duplicates.py"),
     ),
     Check(
         "evaluation_leakage",
         "snapshot",
         "no evaluation row is a near-copy of a training row",
-        _NEAR_DUPLICATES,
+        (*NEIGHBOURS, "poisoning/leakage.py"),
     ),
     Check("weights_are_finite", "model", "every weight is a finite number", ("integrity.py",)),
     Check(

@@ -7,7 +7,7 @@ happens next. `to_table` gives the findings as one Arrow table, worst first.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from pedigree.digests import JSON, sha256_hex
 from pedigree.files import write_atomically
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Severity: TypeAlias = Literal["INFO", "WARN", "ERROR"]
+
+MAX_EXAMPLES = 20
+_SHOWN_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ class CheckResult:
         if not self.passed:
             return "ERROR"
         return "WARN" if any(f.severity == "WARN" for f in self.findings) else "INFO"
+
+
+def show_text(texts: "Sequence[str] | pa.Array | pa.ChunkedArray", row: int) -> str:
+    """Return the beginning of a row's text, for an example."""
+    text = cast(Any, texts)[row]
+    return (text if isinstance(text, str) else text.as_py())[:_SHOWN_CHARACTERS]
 
 
 def to_table(results: Sequence[CheckResult]) -> "pa.Table":

@@ -59,7 +59,8 @@ def inspect_file(
     Raises:
         PedigreeError: the file cannot be read, a column is missing, or no check could look.
     """
-    from pedigree.poisoning.near_duplicates import find_label_conflicts, find_leakage
+    from pedigree.poisoning.leakage import find_leakage
+    from pedigree.poisoning.near_duplicates import find_label_conflicts
 
     table = _read(path)
     where = str(path)

@@ -16,8 +16,9 @@ class ConflictLimits(Settings):
     """Thresholds of `near_duplicate_label_conflicts`."""
 
     similarity: float = Field(default=0.7, gt=0, le=1, description="pairs that are reported")
-    decisive_similarity: float = Field(default=0.8, gt=0, le=1, description="pairs that block")
-    natural_share: float = Field(default=0.05, gt=0, lt=1)
+    decisive_similarity: float = Field(default=0.85, gt=0, le=1, description="pairs that count")
+    warn_similarity: float = Field(default=0.9, gt=0, le=1, description="single pairs to look at")
+    natural_share: float = Field(default=0.1, gt=0, lt=1)
     significance: float = Field(default=0.001, gt=0, lt=1)
     min_texts: int = Field(default=6, ge=1)
 
