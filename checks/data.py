@@ -6,6 +6,7 @@ from assets.resources import ProjectResource
 from assets.versions import find_digest
 from checks.verdicts import conclude
 from pedigree.integrity import check_schema, check_snapshot
+from pedigree.poisoning.floods import find_floods, order_of_arrival
 from pedigree.poisoning.leakage import find_leakage
 from pedigree.poisoning.near_duplicates import find_label_conflicts
 from pedigree.project import Zone
@@ -50,7 +51,24 @@ def build_snapshot_checks(zone: Zone) -> list[dg.AssetChecksDefinition]:
         result = find_label_conflicts(table.column("text"), label, limits, source)
         return conclude(project, digest, result)
 
-    return [schema_holds, snapshot_digest_matches, near_duplicate_label_conflicts]
+    @dg.asset_check(asset=asset, blocking=True)
+    def near_duplicate_floods(context: CONTEXT, project: ProjectResource) -> dg.AssetCheckResult:
+        """No text is there in many near-copies, and no source is made of them."""
+        digest, place = find_digest(context, asset), project.open()
+        table = open_snapshot(digest, place.snapshots(zone)).read()
+        columns = ("source", "label", "source_key")
+        source, label, key = (table.column(name).to_pylist() for name in columns)
+        limits = place.policy().checks.near_duplicate_floods
+        arrival = order_of_arrival(source, key)
+        result = find_floods(table.column("text"), limits, source, label, arrival)
+        return conclude(project, digest, result)
+
+    return [
+        schema_holds,
+        snapshot_digest_matches,
+        near_duplicate_label_conflicts,
+        near_duplicate_floods,
+    ]
 
 
 @dg.asset_check(asset="training_snapshot", additional_deps=["evaluation_snapshot"], blocking=True)

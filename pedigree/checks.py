@@ -59,6 +59,12 @@ _CHECKS = (
         (*NEIGHBOURS, "poisoning/near_duplicates.py"),
     ),
     Check(
+        "near_duplicate_floods",
+        "snapshot",
+        "no text is there in many near-copies, and no source is made of them",
+        (*NEIGHBOURS, "poisoning/floods.py"),
+    ),
+    Check(
         "evaluation_leakage",
         "snapshot",
         "no evaluation row is a near-copy of a training row",

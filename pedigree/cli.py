@@ -107,6 +107,7 @@ def _build_parser() -> argparse.ArgumentParser:
     check.add_argument("--annotator", metavar="COL")
     check.add_argument("--task", choices=["classification"], default="classification")
     check.add_argument("--against", metavar="SNAPSHOT", help="digest of a snapshot not to repeat")
+    check.add_argument("--redis", metavar="URL", help="keep the snapshot's sketches there")
     check.add_argument("--out", type=Path, metavar="FINDINGS.parquet")
     check.add_argument("--json", action="store_true")
     check.set_defaults(command=_check)
@@ -276,10 +277,16 @@ def _show_progress(record: dict[str, Any]) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from pedigree.evidence.policy import CheckLimits
-    from pedigree.inspection import Selection, inspect_file, read_snapshot_texts, summarise
+    from pedigree.inspection import Selection, inspect_file, summarise
     from pedigree.rendering import render_results
 
-    against = read_snapshot_texts(_open(options), options.against) if options.against else None
+    against = None
+    if options.against:
+        from pedigree.snapshot_index import open_snapshot_index
+
+        against = open_snapshot_index(_open(options), options.against, options.redis)
+    elif options.redis:
+        raise PedigreeError("--redis says where the sketches of --against are: name a snapshot.")
     selection = Selection(options.text, options.label, options.annotator)
     results = inspect_file(options.file, selection, CheckLimits(), against)
     if options.annotator:

@@ -8,21 +8,21 @@ Thresholds are the policy's defaults; nothing of the project is written.
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
 from pedigree.digests import JSON
 from pedigree.documents import read_column, read_table
-from pedigree.errors import EvidenceMissing, PedigreeError
+from pedigree.errors import PedigreeError
 from pedigree.evidence.policy import CheckLimits
 from pedigree.findings import CheckResult
-from pedigree.project import Project
-from pedigree.snapshots import open_snapshot
 from pedigree.sources import Format
+
+if TYPE_CHECKING:
+    from pedigree.neighbours.index import Index
 
 _FORMATS = {
     ".csv": "csv",
@@ -46,7 +46,7 @@ def inspect_file(
     path: Path,
     selection: Selection,
     limits: CheckLimits,
-    against: Sequence[str] | None = None,
+    against: "Index | None" = None,
 ) -> list[CheckResult]:
     """Run every check that the file's columns allow.
 
@@ -54,12 +54,16 @@ def inspect_file(
         path: a CSV, TSV, JSONL or Parquet file.
         selection: its columns.
         limits: thresholds.
-        against: texts that the file's texts must not repeat.
+        against: the index of a snapshot whose texts the file must not repeat.
 
     Raises:
         PedigreeError: the file cannot be read, a column is missing, or no check could look.
     """
-    from pedigree.poisoning.leakage import find_leakage
+    import numpy as np
+
+    from pedigree.neighbours.local import find_near_duplicates
+    from pedigree.poisoning.floods import find_floods
+    from pedigree.poisoning.leakage import find_repeats
     from pedigree.poisoning.near_duplicates import find_label_conflicts
 
     table = _read(path)
@@ -68,17 +72,18 @@ def inspect_file(
     if selection.annotator is not None:
         read_column(table, selection.annotator, "annotator", where)
     label = selection.label or ("label" if "label" in table.column_names else None)
-    if label is None and against is None:
-        raise PedigreeError(
-            f"{path} has no column 'label' and none was named with --label, so no check can look: "
-            f"it has {', '.join(table.column_names)}."
-        )
+    labels = read_column(table, label, "label", where) if label is not None else None
+    conflicts = limits.near_duplicate_label_conflicts
+    floods = limits.near_duplicate_floods
+    found = find_near_duplicates(texts, min(conflicts.similarity, floods.similarity))
     results: list[CheckResult] = []
-    if label is not None:
-        labels = read_column(table, label, "label", where)
-        results.append(find_label_conflicts(texts, labels, limits.near_duplicate_label_conflicts))
+    if labels is not None:
+        results.append(find_label_conflicts(texts, labels, conflicts, found=found))
+    # The order of a file's rows is the order in which they came, as far as anyone knows.
+    arrival = np.arange(len(texts)) / max(len(texts), 1)
+    results.append(find_floods(texts, floods, labels=labels, arrival=arrival, found=found))
     if against is not None:
-        results.append(find_leakage(against, texts, limits.evaluation_leakage))
+        results.append(find_repeats(against, texts, limits.evaluation_leakage, labels))
     return results
 
 
@@ -113,15 +118,3 @@ def summarise(results: Sequence[CheckResult]) -> list[dict[str, JSON]]:
         }
         for result in results
     ]
-
-
-def read_snapshot_texts(project: Project, digest: str) -> list[str]:
-    """Return the texts of a training or evaluation snapshot, verified.
-
-    Raises:
-        EvidenceMissing: there is no such snapshot here.
-    """
-    for zone in ("training", "evaluation"):
-        with suppress(EvidenceMissing):
-            return open_snapshot(digest, project.snapshots(zone)).read_texts()
-    raise EvidenceMissing(f"There is no snapshot {digest} here: give a digest from `pedigree why`.")

@@ -86,6 +86,11 @@ class Project:
         return self.root / ".pedigree" / "work"
 
     @property
+    def indexes(self) -> Path:
+        """Where the sketches of snapshots are kept, for comparing new batches with them."""
+        return self.root / ".pedigree" / "indexes"
+
+    @property
     def lock(self) -> Path:
         """What every job holds while it runs."""
         return self.root / ".pedigree" / "lock"

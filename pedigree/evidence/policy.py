@@ -23,6 +23,17 @@ class ConflictLimits(Settings):
     min_texts: int = Field(default=6, ge=1)
 
 
+class FloodLimits(Settings):
+    """Thresholds of `near_duplicate_floods`."""
+
+    similarity: float = Field(default=0.8, gt=0, le=1)
+    min_rows: int = Field(default=50, ge=2, description="near-copies of one text worth a look")
+    max_share: float = Field(default=0.02, gt=0, le=1, description="of all rows, for one text")
+    max_source_share: float = Field(
+        default=0.3, gt=0, le=1, description="of a source's rows that may be near-copies"
+    )
+
+
 class LeakageLimits(Settings):
     """Thresholds of `evaluation_leakage`."""
 
@@ -43,6 +54,7 @@ class CheckLimits(Settings):
     """Thresholds of each check; the file says which measurement set them."""
 
     near_duplicate_label_conflicts: ConflictLimits = ConflictLimits()
+    near_duplicate_floods: FloodLimits = FloodLimits()
     evaluation_leakage: LeakageLimits = LeakageLimits()
     evaluation_accuracy: AccuracyLimits = AccuracyLimits()
 

@@ -37,6 +37,7 @@ PREDICATES = {
     "source": "urn:pedigree:predicate:source:v1",
     "curation": "urn:pedigree:predicate:curation:v1",
     "snapshot": "urn:pedigree:predicate:snapshot:v1",
+    "neighbour-index": "urn:pedigree:predicate:neighbour-index:v1",
     "rebuild": "urn:pedigree:predicate:rebuild:v1",
 }
 

@@ -57,16 +57,19 @@ class NearDuplicates:
         """The similarity of each pair."""
         return self.common / self.union
 
-    def components(self) -> Integers:
-        """Return for each row the smallest row position it is connected with, through any chain."""
+    def components(self, similarity: float = 0.0) -> Integers:
+        """Return for each row the smallest row position it is connected with, through any chain.
+
+        Pairs less alike than `similarity` connect nothing.
+        """
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import (
             connected_components,
         )
 
         count = len(self.digests)
-        ones = np.ones(len(self.pairs), np.int8)
-        graph = coo_array((ones, (self.pairs[:, 0], self.pairs[:, 1])), shape=(count, count))
+        left, right = self.pairs[self.jaccard >= similarity].T
+        graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(count, count))
         _, component = connected_components(graph, directed=False)
         by_row: Integers = np.asarray(component, np.int64)[self.document]
         _, first, inverse = np.unique(by_row, return_index=True, return_inverse=True)
@@ -86,8 +89,8 @@ def find_near_duplicates(
     """
     at_least = Fraction(similarity).limit_denominator(1_000_000)
     texts = as_strings(texts)
-    document, digests, normal, keys = _collapse(texts)
-    order = _order(digests)
+    document, digests, normal, keys = collapse(texts)
+    order = order_digests(digests)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     pairs, cut = find_candidates(keys, rank)
@@ -102,7 +105,7 @@ def find_near_duplicates(
     )
 
 
-def _collapse(
+def collapse(
     texts: pa.LargeStringArray,
 ) -> tuple[Integers, list[bytes], pa.LargeStringArray, Keys]:
     """Return each row's document; and of each document its digest, its text and (BANDS, n) keys."""
@@ -123,7 +126,7 @@ def _collapse(
     return document, list(number), whole, keys[:, : len(number)]
 
 
-def _order(digests: list[bytes]) -> Integers:
+def order_digests(digests: list[bytes]) -> Integers:
     """Return the positions that sort digests."""
     halves = np.frombuffer(b"".join(digests), ">u8").reshape(-1, 2).astype(np.uint64)
     return np.lexsort((halves[:, 1], halves[:, 0]))

@@ -95,6 +95,7 @@ def find_label_conflicts(
     labels: Sequence[str | None],
     limits: ConflictLimits,
     sources: Sequence[str] | None = None,
+    found: NearDuplicates | None = None,
 ) -> CheckResult:
     """Find the copies that disagree with a near-duplicate about the label.
 
@@ -110,8 +111,9 @@ def find_label_conflicts(
         labels: (rows,) their labels; a null label disputes nothing.
         limits: thresholds from the policy.
         sources: (rows,) their sources, named in findings and summary where given.
+        found: their near-duplicates at `similarity`, where they are known already.
     """
-    found = find_near_duplicates(texts, limits.similarity)
+    found = found or find_near_duplicates(texts, limits.similarity)
     names = sorted({label for label in labels if label is not None})
     code = {name: number for number, name in enumerate(names)}
     claims = _make_claims(
