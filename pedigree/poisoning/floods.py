@@ -4,7 +4,7 @@ Whoever can add documents makes a model believe something by saying it often. No
 for it, and copies that agree dispute nothing, so it is counted for itself::
 
     >>> find_floods(texts, FloodLimits(), sources=sources).summary
-    'One text has 240 near-copies (shop 240), 80% of them within 2% of their source; …'
+    'One text has 50 or more near-copies, the worst 240 (shop 240), at once: 80% of them within 2%…'
 """
 
 from collections import Counter
@@ -212,8 +212,10 @@ def _summarise(
         worst = floods[0]
         where = ", ".join(f"{source} {count}" for source, count in worst.sources.most_common(4))
         parts.append(
-            f"{len(floods)} texts have {limits.min_rows} or more near-copies, the worst "
-            f"{len(worst.rows)}" + (f" ({where})" if where else "") + f", {worst.burst}"
+            ("One text has" if len(floods) == 1 else f"{len(floods)} texts have")
+            + f" {limits.min_rows} or more near-copies, the worst {len(worst.rows)}"
+            + (f" ({where})" if where else "")
+            + f", {worst.burst}"
         )
     parts += [
         f"{copied} of {shares[source][1]} rows of {source} are near-copies "
