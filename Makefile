@@ -16,7 +16,7 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv || { echo "Install Python's venv module first: apt install python3-venv" >&2; exit 2; }
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,cluster,redis,dev]'
 	$(BIN)/python -m pip check
 	touch $@
 
