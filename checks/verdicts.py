@@ -19,7 +19,8 @@ def conclude(
 ) -> dg.AssetCheckResult:
     """Sign a verdict about `digest` and return what the Dagster UI shows.
 
-    A result of mere warnings is shown as a failed check of severity WARN, which blocks nothing.
+    A result of mere warnings is shown as a failed check of severity WARN, which blocks nothing in
+    Dagster. So is one that could not judge; its verdict keeps every gate shut that demands it.
     """
     place = project.open()
     policy = place.policy()
@@ -28,7 +29,7 @@ def conclude(
     findings = save_findings(result, place.findings)
     figures = {name: value for name, value in result.counts.items() if not isinstance(value, dict)}
     return dg.AssetCheckResult(
-        passed=result.severity == "INFO",
+        passed=result.outcome == "PASSED",
         severity=dg.AssetCheckSeverity.WARN if result.passed else dg.AssetCheckSeverity.ERROR,
         description=result.summary,
         metadata={

@@ -43,6 +43,8 @@ class CheckResult:
         counts: figures for people and for the verdict.
         findings: flagged rows; a failed check of a whole may have none.
         examples: at most 20 records to look at, worst first.
+        applicable: whether the check could judge. One that could not has found nothing, and has
+            not passed either: a gate that demands it stays shut. Its summary says why.
     """
 
     check: str
@@ -51,6 +53,15 @@ class CheckResult:
     counts: dict[str, JSON] = field(default_factory=dict[str, JSON])
     findings: tuple[Finding, ...] = ()
     examples: tuple[dict[str, JSON], ...] = ()
+    applicable: bool = True
+
+    @property
+    def outcome(self) -> Literal["PASSED", "WARNED", "FAILED", "NOT_APPLICABLE"]:
+        """What the result says in one word."""
+        if not self.applicable:
+            return "NOT_APPLICABLE"
+        named = {"INFO": "PASSED", "WARN": "WARNED", "ERROR": "FAILED"}
+        return cast(Literal["PASSED", "WARNED", "FAILED"], named[self.severity])
 
     @property
     def severity(self) -> Severity:
@@ -58,6 +69,13 @@ class CheckResult:
         if not self.passed:
             return "ERROR"
         return "WARN" if any(f.severity == "WARN" for f in self.findings) else "INFO"
+
+
+def not_applicable(check: str, reason: str, counts: dict[str, JSON] | None = None) -> CheckResult:
+    """Return the result of a check that could not judge, with the reason as a clause."""
+    return CheckResult(
+        check, True, f"not applicable: {reason}", dict(counts or {}), applicable=False
+    )
 
 
 def show_text(texts: "Sequence[str] | pa.Array | pa.ChunkedArray", row: int) -> str:

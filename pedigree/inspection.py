@@ -110,7 +110,7 @@ def summarise(results: Sequence[CheckResult]) -> list[dict[str, JSON]]:
     return [
         {
             "check": result.check,
-            "result": {"INFO": "PASSED", "WARN": "WARNED", "ERROR": "FAILED"}[result.severity],
+            "result": result.outcome,
             "summary": result.summary,
             "findings": len(result.findings),
             "counts": result.counts,

@@ -150,9 +150,11 @@ def render_results(results: Sequence[CheckResult]) -> str:
     """Return each check's outcome with the worst examples."""
     lines: list[str] = []
     for result in results:
-        outcome = {"INFO": "PASSED", "WARN": "WARNED", "ERROR": "FAILED"}[result.severity]
+        outcome = "NOT JUDGED" if not result.applicable else result.outcome
         lines.append(f"{outcome}  {result.check}: {result.summary}")
-        lines += [f"        row {f.row}: {f.reason}" for f in result.findings[:10]]
+        grave = {"ERROR": 0, "WARN": 1, "INFO": 2}
+        worst = sorted(result.findings, key=lambda f: (grave[f.severity], -f.score, f.row))
+        lines += [f"        {f.severity} row {f.row}: {f.reason}" for f in worst[:10]]
         if len(result.findings) > 10:
             lines.append(f"        … and {len(result.findings) - 10} more (see --out)")
     return "\n".join(lines)

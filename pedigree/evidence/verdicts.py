@@ -18,7 +18,8 @@ from pedigree.evidence.policy import Policy
 from pedigree.evidence.store import EvidenceStore, Statement
 from pedigree.findings import CheckResult
 
-_RESULT = {"INFO": "PASSED", "WARN": "WARNED", "ERROR": "FAILED"}
+# in-toto's test result knows no "could not judge". What was not judged has not passed.
+_RESULT = {"NOT_APPLICABLE": "FAILED"}
 
 
 def record_verdict(
@@ -40,7 +41,7 @@ def record_verdict(
         inputs: digests of whatever else was looked at, by name (the evaluation snapshot, say).
     """
     check = find_check(result.check)
-    outcome = _RESULT[result.severity]
+    outcome = _RESULT.get(result.outcome, result.outcome)
     configuration: list[JSON] = [
         {"name": "policy", "digest": {"sha256": hex_of(policy.digest())}},
         {"name": "check-code", "digest": {"sha256": hex_of(check.code_digest())}},
@@ -59,6 +60,7 @@ def record_verdict(
             "result": outcome,
             "configuration": configuration,
             **lists,
+            "applicable": result.applicable,
             "summary": result.summary,
             "counts": dict(result.counts),
             "checkedOn": now.astimezone(UTC).isoformat(),

@@ -65,14 +65,8 @@ def as_strings(texts: Texts) -> pa.LargeStringArray:
         PedigreeError: a text is null, or the column holds no text.
     """
     whole = cast(Any, texts)
-    if isinstance(whole, pa.ChunkedArray):
-        whole = whole.combine_chunks()
-    if not isinstance(whole, pa.Array):
-        try:
-            whole = pa.array(whole, pa.large_string())
-        except UnicodeEncodeError:
-            mended = [text.encode("utf-8", "replace").decode() for text in whole]
-            whole = pa.array(mended, pa.large_string())
+    if not isinstance(whole, pa.Array | pa.ChunkedArray):
+        whole = _from_sequence(whole)
     kind = whole.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise PedigreeError(
@@ -83,7 +77,27 @@ def as_strings(texts: Texts) -> pa.LargeStringArray:
             f"{whole.null_count} of {len(whole)} rows have no text, the first is row "
             f"{whole.is_null().index(True)}: drop or fill them; they cannot be compared."
         )
-    return whole.cast(pa.large_string())
+    # 32-bit offsets would overflow where chunks of more than 2 GB are put together.
+    whole = whole.cast(pa.large_string())
+    if isinstance(whole, pa.ChunkedArray):
+        whole = whole.combine_chunks()
+    try:
+        whole.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise PedigreeError(f"The texts are not valid UTF-8: {error}. Write them anew.") from error
+    return whole
+
+
+def _from_sequence(texts: Sequence[Any]) -> pa.Array:
+    try:
+        return pa.array(texts, pa.large_string())
+    except UnicodeEncodeError:
+        mended = [text and text.encode("utf-8", "replace").decode() for text in texts]
+        return pa.array(mended, pa.large_string())
+    except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+        raise PedigreeError(
+            f"The texts hold something that is no string ({error}): name a column of text."
+        ) from error
 
 
 def buffers_of(texts: pa.LargeStringArray) -> tuple[Bytes, Offsets]:
@@ -122,7 +136,7 @@ def normalise_texts(texts: Texts) -> pa.LargeStringArray:
     otherwise all of those would be one text.
 
     Raises:
-        PedigreeError: a text is null, or the array holds no text.
+        PedigreeError: a text is null or not valid UTF-8, or the array holds no text.
     """
     whole = as_strings(texts)
     parts = [_normalise_chunk(whole[start:stop]) for start, stop in iterate_chunks(whole)]
@@ -155,7 +169,7 @@ def _normalise_chunk(texts: pa.LargeStringArray) -> pa.LargeStringArray:
 
 def _without_letters(text: str) -> str:
     """Return a text of nothing but punctuation and symbols as it is seen."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = unicodedata.normalize("NFKC", text.replace("\0", " ")).casefold()
     seen = (c for c in folded if unicodedata.category(c) != "Cf" and ord(c) not in _INVISIBLE)
     return " ".join("".join(seen).split())
 

@@ -36,14 +36,15 @@ def find_leakage(training: Texts, evaluation: Texts, limits: LeakageLimits) -> C
     leaked: list[Finding] = []
     best = np.where(first >= 0, 1.0, 0.0)
     source = first.copy()
-    for one, other in ((0, 1), (1, 0)):
-        target, origin = found.pairs[:, one], found.pairs[:, other]
-        inside = first[origin] >= 0
-        target, origin, alike = target[inside], origin[inside], found.jaccard[inside]
-        # The closest comes last; of equally close ones the one with the smallest digest.
-        for at in np.lexsort((-origin, alike)).tolist():
-            if alike[at] > best[target[at]]:
-                best[target[at]], source[target[at]] = alike[at], first[origin[at]]
+    target = np.concatenate([found.pairs[:, 0], found.pairs[:, 1]])
+    origin = np.concatenate([found.pairs[:, 1], found.pairs[:, 0]])
+    alike = np.concatenate([found.jaccard, found.jaccard])
+    trained = first[origin] >= 0
+    target, origin, alike = target[trained], origin[trained], alike[trained]
+    # The closest comes first; of equally close ones the one with the smallest digest.
+    for at in np.lexsort((origin, -alike)).tolist():
+        if alike[at] > best[target[at]]:
+            best[target[at]], source[target[at]] = alike[at], first[origin[at]]
     for row in np.flatnonzero(source[found.document[border:]] >= 0).tolist():
         document = int(found.document[border + row])
         origin = int(source[document])

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from scipy.stats import binom
 
 from pedigree.digests import JSON
+from pedigree.errors import PedigreeError
 from pedigree.evidence.policy import ConflictLimits
 from pedigree.findings import MAX_EXAMPLES, CheckResult, Finding, Severity, show_text
 from pedigree.neighbours.local import NearDuplicates, find_near_duplicates
@@ -112,7 +113,15 @@ def find_label_conflicts(
         limits: thresholds from the policy.
         sources: (rows,) their sources, named in findings and summary where given.
         found: their near-duplicates at `similarity`, where they are known already.
+
+    Raises:
+        PedigreeError: the columns differ in length, or a text is null.
     """
+    for name, column in (("labels", labels), ("sources", sources)):
+        if column is not None and len(column) != len(texts):
+            raise PedigreeError(
+                f"{len(texts)} texts have {len(column)} {name}: expected one {name[:-1]} a text."
+            )
     found = found or find_near_duplicates(texts, limits.similarity)
     names = sorted({label for label in labels if label is not None})
     code = {name: number for number, name in enumerate(names)}

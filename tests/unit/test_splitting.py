@@ -10,6 +10,7 @@ from pedigree.curation import CURATED_SCHEMA
 from pedigree.errors import PedigreeError
 from pedigree.params import SplitParams
 from pedigree.splitting import Split, split_documents
+from tests.unit.neighbours import oracle
 
 WORDS = [
     f"{a}{b}{c}"
@@ -22,7 +23,7 @@ PARAMS = SplitParams(evaluation_fraction=0.3, similarity=0.7, seed=1)
 
 def make_texts(count: int, seed: int = 0) -> list[str]:
     draw = random.Random(seed)
-    return [" ".join(draw.choices(WORDS, k=9)) for _ in range(count)]
+    return [" ".join(draw.choices(WORDS, k=22)) for _ in range(count)]
 
 
 def edit(text: str, draw: random.Random) -> str:
@@ -49,18 +50,21 @@ def keys_of(table: pa.Table) -> set[str]:
     return set(table.column("row_key").to_pylist())
 
 
-def grams(text: str) -> set[str]:
-    padded = f"  {text} "
-    return {padded[i : i + 3] for i in range(len(padded) - 2)}
+def similarity(one: str, other: str) -> float:
+    common, union = oracle.overlap(oracle.views(one), oracle.views(other))
+    return common / union
 
 
 def closest(split: Split) -> float:
     """Return the greatest exact similarity between the two sides, by brute force."""
+    border = split.training.num_rows
     sides = [
-        [grams(text) for text in side.column("text").to_pylist()]
+        oracle.normalise(text)
         for side in (split.training, split.evaluation)
+        for text in side.column("text").to_pylist()
     ]
-    return max(len(a & b) / len(a | b) for a in sides[0] for b in sides[1])
+    near = oracle.similar_pairs(sides, 0.01)
+    return max(common / union for (i, j), (common, union) in near.items() if i < border <= j)
 
 
 def planted(copies: int = 60) -> list[str]:
@@ -90,14 +94,30 @@ def test_a_chain_of_copies_is_one_group_even_where_its_ends_differ() -> None:
     draw = random.Random(0)
     texts = make_texts(30)
     chain = [texts[0]]
-    for _ in range(25):
+    for _ in range(50):
         chain.append(edit(chain[-1], draw))
-    assert len(grams(chain[0]) & grams(chain[-1])) / len(grams(chain[0]) | grams(chain[-1])) < 0.5
+    assert similarity(chain[0], chain[-1]) < 0.5
     table = table_of([*texts, *chain[1:]])
     keys = set(table.column("row_key").to_pylist()[30:]) | {table.column("row_key")[0].as_py()}
     for seed in range(4):
         split = split_documents(table, PARAMS.model_copy(update={"seed": seed}))
         assert keys <= keys_of(split.training) or keys <= keys_of(split.evaluation)
+
+
+def test_disguised_copies_stay_on_the_side_of_their_original() -> None:
+    texts = make_texts(60)
+    disguised = [
+        *(text.replace(" ", "") for text in texts),
+        *("\u200b".join(text).upper() for text in texts),
+        *(text.replace("a", "\u0430").replace("o", "\u03bf") for text in texts),
+    ]
+    table = table_of([*texts, *disguised])
+    keys = table.column("row_key").to_pylist()
+    split = split_documents(table, PARAMS)
+    assert split.groups == 60
+    for i in range(60):
+        group = {keys[i + 60 * copy] for copy in range(4)}
+        assert group <= keys_of(split.training) or group <= keys_of(split.evaluation)
 
 
 def test_the_fraction_is_that_of_groups_give_or_take_chance() -> None:
