@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import pyarrow as pa
@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from pedigree.digests import JSON
 from pedigree.errors import PedigreeError
 from pedigree.neighbours import kernel, stages
+from pedigree.neighbours.kernel import NO_KEY
 from pedigree.neighbours.pairs import PairDigest
 from pedigree.neighbours.storage import (
     RESULT,
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 
 Runner: TypeAlias = Literal["native", "ray"]
 Files: TypeAlias = list[str]
+
+# Daft's choice of a runner holds for the whole process, and it refuses to make it twice.
+_RUNNING: dict[str, Runner] = {}
 
 # Times that a stage is tried on a cluster; machines come and go there.
 ATTEMPTS = 3
@@ -106,25 +110,20 @@ def start_runner(runner: Runner, address: str | None = None) -> None:
             "daft is not installed: near-duplicates on a cluster need it. Install "
             "`pedigree-ml[cluster]` and run again, or set neighbours.engine to local."
         ) from None
-    current = _current_runner()
-    if current == runner:
+    if _RUNNING.get("runner") == runner:
         return
-    if current is not None:
+    try:
+        if runner == "ray":
+            daft.set_runner_ray(address)
+        else:
+            daft.set_runner_native()
+    except Exception as error:
         raise PedigreeError(
-            f"This process runs Daft's {current} runner: expected {runner}. Start another process "
-            "for it (`python -m pedigree.neighbours.job`)."
-        )
-    if runner == "ray":
-        daft.set_runner_ray(address)
-    else:
-        daft.set_runner_native()
-
-
-def _current_runner() -> str | None:
-    import daft.runners
-
-    found = getattr(daft.runners, "_RUNNER", None)
-    return getattr(found, "name", None)
+            f"Daft's {runner} runner did not start ({error}): a process keeps the runner that it "
+            "started with, and Ray needs a cluster that it can reach. Run "
+            "`python -m pedigree.neighbours.job` for a process of its own."
+        ) from error
+    _RUNNING["runner"] = runner
 
 
 def join_neighbours(request: JoinRequest, runner: Runner = "native") -> dict[str, JSON]:
@@ -237,19 +236,19 @@ class _Job:
 
     def refuse_bad_rows(self, rows: Files) -> None:
         """Stop when a row has no text, or its id is not its own."""
-        from daft import col
+        from daft import col, lit
 
         found = self.read(rows)
         self._refuse(
-            found.where(col("normal") == ""),
-            "have no text (it is null, empty, or nothing but invisible characters): expected a "
+            found.where(col("normal") == lit("")),
+            "have no text (it is null or empty): expected a "
             "text in each. Drop these rows at their source",
         )
         if self.request.row is not None:
             self._refuse(found.where(col(ROW).is_null()), "have no id: expected one in each")
             ids = found.groupby(ROW).agg(col("document").count().alias("times"))
             self._refuse(
-                ids.where(col("times") > 1),
+                ids.where(col("times") > lit(1)),
                 f"share their id: expected {self.request.row!r} to differ in each. Name another "
                 "column, or none",
             )
@@ -293,12 +292,11 @@ class _Job:
 
     def pair_bands(self, keys: Files, names: Sequence[str], shards: int) -> Files:
         """Pair the documents that share a key of these bands."""
-        from daft import col
+        from daft import col, lit
 
         parts = [self.read(keys).select("document", col(name).alias("key")) for name in names]
-        sharded = reduce(lambda one, other: one.concat(other), parts).with_column(
-            "shard", (col("key") % shards).cast("uint32")
-        )
+        known = reduce(lambda one, other: one.concat(other), parts).where(col("key") != lit(NO_KEY))
+        sharded = known.with_column("shard", (col("key") % lit(shards)).cast("uint32"))
         pair = _wrap(stages.pair_keys, stages.CANDIDATE, unnest=False)
         pairs = sharded.groupby("shard").map_groups(pair(col("key"), col("document")).alias("pair"))
         return self.save(
@@ -316,15 +314,17 @@ class _Job:
             for name in ("left", "right")
         ]
         both = self.read(candidates).join(sides[0], on="left").join(sides[1], on="right")
-        count = _wrap(stages.count_shingles, stages.COUNTS, batch_size=PAIRS_A_BATCH)
         counted = both.select(
             col("left").alias("document_a"),
             col("right").alias("document_b"),
-            count(col("left_text"), col("right_text")),
+            self.counter()(col("left"), col("right"), col("left_text"), col("right_text")),
         )
-        least = self.request.similarity
-        alike = col("common") * least.denominator >= col("union") * least.numerator
-        return self.save("pairs", counted.where(alike))
+        return self.save("pairs", counted.where(col("common").not_null()))
+
+    def counter(self) -> Callable[..., "Expression"]:
+        """Return the function that counts the shingles of pairs, null below the similarity."""
+        count = partial(stages.count_shingles, at_least=self.request.similarity)
+        return _wrap(count, stages.COUNTS, batch_size=PAIRS_A_BATCH)
 
     def connect(self, pairs: Files) -> Files:
         """Return for each document that has a near-duplicate the smallest of its component."""
@@ -399,7 +399,7 @@ class _Job:
 
     def dispute(self, rows: Files, documents: Files, pairs: Files) -> Files:
         """Write the verified pairs whose labels differ, and equal texts whose labels do."""
-        from daft import col
+        from daft import col, lit
 
         if self.request.label is None:
             return self.write_empty("conflicts", _CONFLICTS)
@@ -411,12 +411,11 @@ class _Job:
             )
         )
         several = labels.groupby("document").agg(col("label").count().alias("times"))
-        equal = self.read(documents).join(several.where(col("times") > 1), on="document")
-        count = _wrap(stages.count_shingles, stages.COUNTS, batch_size=PAIRS_A_BATCH)
+        equal = self.read(documents).join(several.where(col("times") > lit(1)), on="document")
         itself = equal.select(
             col("document").alias("document_a"),
             col("document").alias("document_b"),
-            count(col("normal"), col("normal")),
+            self.counter()(*(col(one) for one in ("document", "document", "normal", "normal"))),
         )
         first, second = (
             labels.select(
@@ -505,8 +504,10 @@ class _Job:
             "similarity": str(self.request.similarity),
             "runner": self.runner,
             "kernel": {
-                name.lower(): getattr(kernel, name)
-                for name in ("SHINGLE", "BANDS", "ROWS", "MAX_BUCKET", "WINDOW")
+                "shingle": kernel.SHINGLE,
+                "bands": kernel.BANDS,
+                "max_bucket": kernel.MAX_BUCKET,
+                "window": kernel.WINDOW,
             },
             **counts,
             "digest_pairs": digest,

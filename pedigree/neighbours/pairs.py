@@ -8,6 +8,7 @@ numpy on one machine, Daft on one machine, Daft on a cluster and a brute-force o
 """
 
 import hashlib
+from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,18 +45,18 @@ class PairDigest:
         Raises:
             PedigreeError: the pairs are not in order, or one comes twice.
         """
-        text = [pc.cast(column, pa.large_string()) for column in (a, b, common, union)]
-        lines = pc.binary_join_element_wise(*text, pa.scalar(" ", pa.large_string()))
+        text = [column.cast(pa.large_string()) for column in (a, b, common, union)]
+        space = pa.scalar(" ", pa.large_string())
+        lines = pc.call_function("binary_join_element_wise", [*text, space])
         if len(lines) == 0:
             return
-        names = pc.utf8_slice_codeunits(lines, 0, 65)
-        ordered = pc.all(pc.less(names[:-1], names[1:])).as_py() is not False
-        if not ordered or names[0].as_py() <= self._last:
+        names = [line[:65] for line in lines.to_pylist()]
+        if names[0] <= self._last or any(x >= y for x, y in pairwise(names)):
             raise PedigreeError(
                 "The pairs are not in order or one comes twice: expected each pair once, sorted by "
                 "its documents. This is a fault of the engine that made them; report it."
             )
-        self._last = names[-1].as_py()
+        self._last = names[-1]
         self._sha256.update(("\n".join(lines.to_pylist()) + "\n").encode())
         self.pairs += len(lines)
 

@@ -6,12 +6,16 @@ comes out. The two that look at a group (`pair_keys`, `connect`) are given the w
     >>> pair_keys(keys, documents).field("left")
 """
 
+from fractions import Fraction
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pedigree.neighbours import kernel
+from pedigree.neighbours.normalisation import normalise_texts
+from pedigree.neighbours.overlap import count_common
 
 DOCUMENT = pa.binary(16)
 # The fields that each function returns.
@@ -29,16 +33,15 @@ def identify_texts(text: pa.Array) -> pa.StructArray:
 
     A null text is given the form of an empty one; both are refused later, with their rows.
     """
-    normal = kernel.normalise_texts(pc.fill_null(text, "")).cast(pa.large_string())
+    normal = normalise_texts(pc.fill_null(text, ""))
     return pa.StructArray.from_arrays([normal, kernel.digest_documents(normal)], list(IDENTITY))
 
 
 def key_texts(normal: pa.Array) -> pa.StructArray:
     """Return the 64-bit key of each band, a field a band."""
     keys = kernel.band_keys(normal)
-    return pa.StructArray.from_arrays(
-        [pa.array(keys[:, band]) for band in range(len(KEYS))], list(KEYS)
-    )
+    bands = [pa.array(np.ascontiguousarray(band)) for band in keys.T]
+    return pa.StructArray.from_arrays(bands, list(KEYS))
 
 
 def pair_keys(keys: pa.Array, documents: pa.Array) -> pa.StructArray:
@@ -63,10 +66,22 @@ def pair_keys(keys: pa.Array, documents: pa.Array) -> pa.StructArray:
     return pa.StructArray.from_arrays(sides, list(CANDIDATE))
 
 
-def count_shingles(left: pa.Array, right: pa.Array) -> pa.StructArray:
-    """Return how many shingles two comparable texts have in common and in all, exactly."""
-    common, union = kernel.count_common(left, right)
-    return pa.StructArray.from_arrays([pa.array(common), pa.array(union)], list(COUNTS))
+def count_shingles(
+    left: pa.Array, right: pa.Array, left_text: pa.Array, right_text: pa.Array, at_least: Fraction
+) -> pa.StructArray:
+    """Return the exact `common` and `union` of each pair, nulls where it is less alike.
+
+    A document that is in several pairs of the batch is looked at once.
+    """
+    codes = pa.concat_arrays([left, right]).dictionary_encode().indices.to_numpy()
+    _, first, place = np.unique(codes, return_index=True, return_inverse=True)
+    distinct = pa.concat_arrays([left_text, right_text]).take(pa.array(first))
+    found = count_common(distinct, place.reshape(2, -1).T, at_least)
+    positions = np.full(len(left), -1)
+    positions[found.kept] = np.arange(len(found.kept))
+    taken = pa.array(positions, mask=positions < 0)
+    counts = [pa.array(one).take(taken) for one in (found.common, found.union)]
+    return pa.StructArray.from_arrays(counts, list(COUNTS))
 
 
 def connect(nodes: pa.Array, roots: pa.Array) -> pa.StructArray:

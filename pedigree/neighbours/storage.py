@@ -135,8 +135,7 @@ def open_table(output: str, name: str) -> pa.Table:
     tables = cast(dict[str, list[str]], read_result(output)["tables"])
     filesystem, root = open_filesystem(output)
     return pa.concat_tables(
-        pq.read_table(f"{root}/{file}", filesystem=filesystem, partitioning=None)
-        for file in tables[name]
+        pq.ParquetFile(f"{root}/{file}", filesystem=filesystem).read() for file in tables[name]
     )
 
 
@@ -181,7 +180,7 @@ def read_schemas(files: Sequence[str], columns: Sequence[str]) -> pa.Schema:
     Raises:
         PedigreeError: a file is no Parquet, lacks a column, or has it with another type.
     """
-    first: pa.Schema | None = None
+    schemas: list[pa.Schema] = []
     for file in files:
         filesystem, path = open_filesystem(file)
         try:
@@ -197,14 +196,14 @@ def read_schemas(files: Sequence[str], columns: Sequence[str]) -> pa.Schema:
                 "Name the column that is meant and run again."
             )
         chosen = pa.schema([schema.field(name).remove_metadata() for name in columns])
-        first = first or chosen
-        if chosen.types != first.types:
+        schemas.append(chosen)
+        if chosen.types != schemas[0].types:
             raise PedigreeError(
-                f"{file} has the types {chosen.types} where {files[0]} has {first.types}: expected "
-                f"the same in every file for {', '.join(columns)}. Write the files with one schema."
+                f"{file} has the types {chosen.types} where {files[0]} has {schemas[0].types}: "
+                f"expected the same in every file for {', '.join(columns)}. Write the files with "
+                "one schema."
             )
-    assert first is not None  # noqa: S101 (list_parquet returns at least one file)
-    return first
+    return schemas[0]
 
 
 def number_rows(files: Sequence[str], columns: Sequence[str], target: str) -> str:
