@@ -9,7 +9,7 @@
 from pathlib import Path
 from typing import Literal, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pedigree.errors import PedigreeError
 from pedigree.settings import Settings, parse_settings, read_yaml
@@ -33,6 +33,33 @@ class SplitParams(Settings):
         default=0.7, gt=0, le=1, description="texts at least this alike stay on one side"
     )
     seed: int = Field(default=0, ge=0)
+
+
+class NeighbourParams(Settings):
+    """Where near-duplicates are looked for; the pairs found are the same everywhere."""
+
+    engine: Literal["local", "daft", "ray"] = Field(
+        default="local",
+        description="local: in memory; daft: in files, on this machine; ray: on a Ray cluster",
+    )
+    ray_address: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="where the cluster takes jobs, such as http://head:8265; for ray",
+    )
+    storage: str | None = Field(
+        default=None,
+        description="folder or URI that every machine of the cluster reads and writes; for ray",
+    )
+    partitions: int | None = Field(
+        default=None, ge=1, description="parts of the texts on a cluster; about twice its cores"
+    )
+
+    @model_validator(mode="after")
+    def _name_the_cluster(self) -> "NeighbourParams":
+        if self.engine == "ray" and (self.ray_address is None or self.storage is None):
+            raise ValueError("engine ray needs ray_address and storage: name both")
+        return self
 
 
 class TrainingParams(Settings):
@@ -73,6 +100,7 @@ class Params(Settings):
     model_name: str = Field(default="pedigree-model", pattern=r"^[a-z0-9][a-z0-9_-]*$")
     curation: CurationParams = CurationParams()
     split: SplitParams = SplitParams()
+    neighbours: NeighbourParams = NeighbourParams()
     train: TrainingParams = TrainingParams()
 
 
