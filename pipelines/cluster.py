@@ -12,13 +12,13 @@ is terminated stops its job::
 import json
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import dagster as dg
-from dagster_pipes import PipesParams
+from dagster_pipes import PipesMessage, PipesParams
 
 from pedigree.digests import JSON
 from pedigree.errors import PedigreeError
@@ -104,7 +104,7 @@ class _LogReader(dg.PipesMessageReader):
         self._read = 0
 
     @contextmanager
-    def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[PipesParams]:
+    def read_messages(self, handler: dg.PipesMessageHandler) -> Generator[PipesParams]:
         self._handler = handler
         yield {"stdio": "stderr"}
 
@@ -123,12 +123,13 @@ class _LogReader(dg.PipesMessageReader):
         return "Expected messages in the log of the Ray job, from `pipelines.cluster_job`."
 
 
-def _parse(line: str) -> "dict[str, JSON] | None":
+def _parse(line: str) -> PipesMessage | None:
     try:
         found = json.loads(line) if line.startswith("{") else None
     except ValueError:
         return None
-    return found if isinstance(found, dict) and "__dagster_pipes_version" in found else None
+    ours = isinstance(found, dict) and "__dagster_pipes_version" in found
+    return cast(PipesMessage, found) if ours else None
 
 
 def read_result(done: dg.PipesClientCompletedInvocation) -> dict[str, JSON]:
@@ -164,6 +165,6 @@ def _explain(done: dg.PipesClientCompletedInvocation, job: str, message: str | N
         if "error" in reported:
             return str(reported["error"])
     return (
-        f"The Ray job {job} failed ({message or 'no reason given'}): expected it to end. Its log is "
-        "in this run's log; mend what it names and run again."
+        f"The Ray job {job} failed ({message or 'no reason given'}): expected it to end. Its log "
+        "is in this run's log; mend what it names and run again."
     )
