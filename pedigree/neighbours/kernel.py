@@ -95,11 +95,14 @@ def pair_bucket(size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]
     All pairs up to `MAX_BUCKET` members. In a larger bucket each member is compared with the
     first one and the `WINDOW` that follow it, so that one flood costs linear time.
     """
-    left, right = np.triu_indices(size, 1)
-    if size > MAX_BUCKET:
-        near = (right - left <= WINDOW) | (left == 0)
-        left, right = left[near], right[near]
-    return left.astype(np.int64), right.astype(np.int64)
+    if size <= MAX_BUCKET:
+        left, right = np.triu_indices(size, 1)
+        return left.astype(np.int64), right.astype(np.int64)
+    steps = [np.arange(size - step) for step in range(1, WINDOW + 1)]
+    rest = np.arange(WINDOW + 1, size)
+    left = np.concatenate([*steps, np.zeros_like(rest)])
+    right = np.concatenate([*(one + step for step, one in enumerate(steps, 1)), rest])
+    return left, right
 
 
 def character_shingles(normal: pa.LargeStringArray, width: Width) -> tuple[Hashes, Offsets]:
