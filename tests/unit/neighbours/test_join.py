@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def write(folder: Path, texts: Sequence[str | None], files: int = 1, **columns: 
     folder.mkdir()
     table = pa.table({"text": pa.array(texts, pa.string()), **columns})
     borders = [len(texts) * i * i // files**2 for i in range(files + 1)]
-    for i, (start, stop) in enumerate(zip(borders, borders[1:], strict=False)):
+    for i, (start, stop) in enumerate(pairwise(borders)):
         pq.write_table(table.slice(start, stop - start), folder / f"part-{i}.parquet")
     return folder
 
