@@ -1,0 +1,273 @@
+"""The near-duplicate job on a real Ray cluster: a head and two workers, processes of this machine.
+
+Everything of the cluster lies in one temporary folder and is gone afterwards.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pedigree.errors import PedigreeError
+from pedigree.neighbours.join import JoinRequest, join_neighbours
+from pedigree.neighbours.pairs import digest_pairs
+from pedigree.neighbours.storage import open_table
+from pipelines.cluster import PipesRayClient, read_result
+from tests.conftest import REPOSITORY
+from tests.unit.neighbours.corpus import brute_force, make_texts
+
+pytest.importorskip("ray")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+
+STORE_BYTES = 150 << 20
+PATIENCE = 90.0
+
+
+@dataclass
+class Cluster:
+    """A running cluster: how to reach it, and its nodes, the head first."""
+
+    folder: Path
+    gcs: int
+    dashboard: int
+    environment: dict[str, str]
+    nodes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard}"
+
+    def start(self, *arguments: str) -> None:
+        """Start a node and wait until it says that it runs; nodes must not start at once."""
+        command = [
+            str(Path(sys.executable).with_name("ray")), "start", "--block",
+            "--disable-usage-stats", "--node-ip-address=127.0.0.1",
+            f"--object-store-memory={STORE_BYTES}", *arguments,
+        ]  # fmt: skip
+        node = subprocess.Popen(
+            command, env=self.environment, cwd=self.folder, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        self.nodes.append(node)
+        assert node.stdout is not None
+        said = []
+        for line in node.stdout:
+            said.append(line)
+            if "--block" in line:
+                threading.Thread(target=node.stdout.read, daemon=True).start()
+                return
+        raise AssertionError("".join(said))
+
+    def processes(self) -> list[psutil.Process]:
+        """Return every process of the cluster, those that lost their parent too."""
+        found = []
+        for one in psutil.process_iter():
+            try:
+                if one.environ().get("RAY_TMPDIR") == str(self.folder) and one.pid != os.getpid():
+                    found.append(one)
+            except psutil.Error:
+                continue
+        return found
+
+    def stop(self) -> None:
+        for _ in range(5):
+            for one in self.processes():
+                one.kill()
+            for node in self.nodes:
+                node.wait(10)
+            if not self.processes():
+                return
+            time.sleep(0.2)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    # A Unix socket's path has at most 107 bytes: pytest's own folders are too deep.
+    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    (folder / "token").write_text("0123456789abcdef" * 4)
+    before = {path for path in (Path("/tmp/ray"), Path.home() / ".ray") if path.exists()}
+    settings = {
+        "DAFT_PROGRESS_BAR": "0",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(REPOSITORY),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        "RAY_TMPDIR": str(folder),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    one = Cluster(folder, free_port(), free_port(), {**os.environ, **settings})
+    try:
+        one.start(
+            "--head", f"--port={one.gcs}", f"--dashboard-port={one.dashboard}", "--num-cpus=0",
+            f"--temp-dir={folder}",
+        )  # fmt: skip
+        for _ in range(2):
+            one.start(f"--address=127.0.0.1:{one.gcs}", "--num-cpus=1")
+        yield one
+    finally:
+        one.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    assert not one.processes()
+    assert not folder.exists()
+    after = {path for path in (Path("/tmp/ray"), Path.home() / ".ray") if path.exists()}
+    assert after == before
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Texts in three files, and the digest of their pairs by brute force."""
+    texts = make_texts(4, 240)
+    folder = tmp_path_factory.mktemp("corpus") / "in"
+    write(folder, texts)
+    return folder, digest_pairs(brute_force(texts, Fraction(4, 5)))
+
+
+def write(folder: Path, texts: list[str]) -> None:
+    folder.mkdir()
+    labels = pa.array([("yes", "no")[i % 2] for i in range(len(texts))])
+    table = pa.table({"text": pa.array(texts), "label": labels})
+    third = len(texts) // 3
+    for i in range(3):
+        length = third if i < 2 else len(texts) - 2 * third
+        pq.write_table(table.slice(i * third, length), folder / f"{i}.parquet")
+
+
+def arguments(place: Path, output: Path) -> list[str]:
+    return [
+        "--input", str(place), "--output", str(output), "--similarity", "4/5", "--runner", "ray",
+        "--label", "label", "--partitions", "3",
+    ]  # fmt: skip
+
+
+@contextmanager
+def job(cluster: Cluster, place: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
+    environment = {**cluster.environment, "RAY_ADDRESS": f"127.0.0.1:{cluster.gcs}"}
+    command = [sys.executable, "-m", "pedigree.neighbours.job", *arguments(place, output)]
+    with (output.parent / f"{output.name}.log").open("w") as log:
+        process = subprocess.Popen(
+            command, env=environment, cwd=REPOSITORY, text=True, stdout=log, stderr=log
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_for(what: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    limit = time.monotonic() + PATIENCE
+    while not what():
+        assert process.poll() is None, "the job ended before"
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def test_a_killed_worker_costs_time_and_changes_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    texts = make_texts(7, 12_000)
+    write(tmp_path / "in", texts)
+    native = join_neighbours(
+        JoinRequest(
+            (str(tmp_path / "in"),), str(tmp_path / "native"), Fraction(4, 5), label="label"
+        )
+    )
+    with job(cluster, tmp_path / "in", tmp_path / "out") as process:
+        wait_for(lambda: list(tmp_path.glob(".partial-*/work/texts/*/*.parquet")), process)
+        workers = [one for one in cluster.processes() if "RaySwordfishActor" in one.name()]
+        assert workers, [one.name() for one in cluster.processes()]
+        workers[0].send_signal(signal.SIGKILL)
+        code = process.wait(PATIENCE)
+    log = (tmp_path / "out.log").read_text()
+    assert code == 0, log
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    print(log, result["retried_stages"])
+    for name in ("digest_pairs", "documents", "pairs", "conflicts", "components", "cut_buckets"):
+        assert result[name] == native[name]
+    pairs = open_table(str(tmp_path / "out"), "pairs")
+    assert digest_pairs(pairs) == native["digest_pairs"]
+
+
+def materialize(
+    cluster: Cluster, place: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> dg.ExecuteInProcessResult:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "RAY_USAGE_STATS_ENABLED"):
+        monkeypatch.setenv(name, cluster.environment[name])
+
+    @dg.asset
+    def near_duplicates(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        client = PipesRayClient(cluster.address)
+        done = client.run(context=context, arguments=arguments(place, output))
+        result = read_result(done)
+        return dg.MaterializeResult(
+            metadata={"pairs": result["pairs"], **done.metadata},
+            data_version=dg.DataVersion(str(result["digest_pairs"])),
+        )
+
+    @dg.asset_check(asset=near_duplicates)
+    def pairs_are_few(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=True)
+
+    return dg.materialize([near_duplicates], raise_on_error=False)
+
+
+def test_dagster_submits_the_job_and_reports_what_it_says(
+    cluster: Cluster,
+    corpus: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    place, digest = corpus
+    done = materialize(cluster, place, tmp_path / "out", monkeypatch)
+    said = capfd.readouterr().err
+    assert done.success, said
+    [made] = done.asset_materializations_for_node("near_duplicates")
+    assert made.tags["dagster/data_version"] == digest
+    assert digest_pairs(open_table(str(tmp_path / "out"), "pairs")) == digest
+    assert made.metadata["pairs"].value == open_table(str(tmp_path / "out"), "pairs").num_rows
+    assert str(made.metadata["ray_job"].value).startswith("raysubmit_")
+    assert digest in said  # the job prints its result, and Dagster logs it
+
+
+def test_what_is_wrong_with_the_data_arrives_as_a_sentence(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "in", ["one text", "", "another"])
+    done = materialize(cluster, tmp_path / "in", tmp_path / "out", monkeypatch)
+    assert not done.success
+    [failure] = [one for one in done.all_events if one.is_step_failure]
+    error = failure.step_failure_data.error
+    messages = []
+    while error is not None:
+        messages.append(error.message)
+        error = error.cause
+    assert any("1 rows have no text" in one and "The first is row 1." in one for one in messages)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    client = PipesRayClient(f"http://127.0.0.1:{free_port()}")
+    with dg.build_op_context() as context, pytest.raises(PedigreeError, match="No Ray cluster"):
+        client.run(context=context, arguments=arguments(tmp_path, tmp_path / "out"))
