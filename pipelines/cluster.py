@@ -146,18 +146,19 @@ def read_result(done: dg.PipesClientCompletedInvocation) -> dict[str, JSON]:
 def _connect(address: str) -> "JobSubmissionClient":
     try:
         from ray.job_submission import JobSubmissionClient
-
-        return JobSubmissionClient(address)
     except ModuleNotFoundError:
         raise PedigreeError(
             "ray is not installed: the engine `ray` needs it. Install `pedigree-ml[cluster]`, or "
             "set neighbours.engine in params.yaml to local."
         ) from None
-    except (ConnectionError, RuntimeError) as error:
+    try:
+        return JobSubmissionClient(address)
+    except Exception as error:  # refused, unauthorised, another version: Ray has a type for each
+        reason = " ".join(str(error).split())[:300]
         raise PedigreeError(
-            f"No Ray cluster takes jobs at {address} ({error}): start one, or correct "
-            "neighbours.ray_address in params.yaml."
-        ) from None
+            f"No Ray cluster takes jobs at {address} ({reason}): start one, correct "
+            "neighbours.ray_address in params.yaml, or set RAY_AUTH_TOKEN_PATH."
+        ) from error
 
 
 def _explain(done: dg.PipesClientCompletedInvocation, job: str, message: str | None) -> str:

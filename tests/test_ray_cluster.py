@@ -14,22 +14,20 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-import dagster as dg
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pedigree.errors import PedigreeError
 from pedigree.neighbours.join import JoinRequest, join_neighbours
 from pedigree.neighbours.pairs import digest_pairs
 from pedigree.neighbours.storage import open_table
-from pipelines.cluster import PipesRayClient, read_result
 from tests.conftest import REPOSITORY
 from tests.unit.neighbours.corpus import brute_force, make_texts
 
@@ -209,65 +207,76 @@ def test_a_killed_worker_costs_time_and_changes_nothing(cluster: Cluster, tmp_pa
     assert digest_pairs(pairs) == native["digest_pairs"]
 
 
-def materialize(
-    cluster: Cluster, place: Path, output: Path, monkeypatch: pytest.MonkeyPatch
-) -> dg.ExecuteInProcessResult:
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "RAY_USAGE_STATS_ENABLED"):
-        monkeypatch.setenv(name, cluster.environment[name])
+def dagster(cluster: Cluster, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.ray_asset", *words],
+        env={**cluster.environment, "DAGSTER_DISABLE_TELEMETRY": "yes"}, cwd=REPOSITORY, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
-    @dg.asset
-    def near_duplicates(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        client = PipesRayClient(cluster.address)
-        done = client.run(context=context, arguments=arguments(place, output))
-        result = read_result(done)
-        return dg.MaterializeResult(
-            metadata={"pairs": result["pairs"], **done.metadata},
-            data_version=dg.DataVersion(str(result["digest_pairs"])),
-        )
 
-    @dg.asset_check(asset=near_duplicates)
-    def pairs_are_few(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        return dg.AssetCheckResult(passed=True)
-
-    return dg.materialize([near_duplicates], raise_on_error=False)
+def materialize(cluster: Cluster, *words: str) -> tuple[dict[str, Any], str]:
+    """Return what came of a run in Dagster, and its log."""
+    said, log = dagster(cluster, *words).communicate(timeout=PATIENCE)
+    return json.loads(said.splitlines()[-1]), log
 
 
 def test_dagster_submits_the_job_and_reports_what_it_says(
-    cluster: Cluster,
-    corpus: tuple[Path, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    cluster: Cluster, corpus: tuple[Path, str], tmp_path: Path
 ) -> None:
     place, digest = corpus
-    done = materialize(cluster, place, tmp_path / "out", monkeypatch)
-    said = capfd.readouterr().err
-    assert done.success, said
-    [made] = done.asset_materializations_for_node("near_duplicates")
-    assert made.tags["dagster/data_version"] == digest
-    assert digest_pairs(open_table(str(tmp_path / "out"), "pairs")) == digest
-    assert made.metadata["pairs"].value == open_table(str(tmp_path / "out"), "pairs").num_rows
-    assert str(made.metadata["ray_job"].value).startswith("raysubmit_")
-    assert digest in said  # the job prints its result, and Dagster logs it
+    said, log = materialize(cluster, cluster.address, *arguments(place, tmp_path / "out"))
+    assert said["success"], (said, log)
+    pairs = open_table(str(tmp_path / "out"), "pairs")
+    assert digest_pairs(pairs) == digest
+    assert said["tags"][0]["dagster/data_version"] == digest
+    assert said["metadata"][0]["pairs"] == pairs.num_rows
+    assert said["metadata"][0]["ray_job"].startswith("raysubmit_")
+    assert said["checks"] == [
+        {"conflicts": open_table(str(tmp_path / "out"), "conflicts").num_rows}
+    ]
+    assert digest in log  # the job prints its result, and Dagster logs it
 
 
 def test_what_is_wrong_with_the_data_arrives_as_a_sentence(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, tmp_path: Path
 ) -> None:
     write(tmp_path / "in", ["one text", "", "another"])
-    done = materialize(cluster, tmp_path / "in", tmp_path / "out", monkeypatch)
-    assert not done.success
-    [failure] = [one for one in done.all_events if one.is_step_failure]
-    error = failure.step_failure_data.error
-    messages = []
-    while error is not None:
-        messages.append(error.message)
-        error = error.cause
-    assert any("1 rows have no text" in one and "The first is row 1." in one for one in messages)
+    said, log = materialize(cluster, cluster.address, *arguments(tmp_path / "in", tmp_path / "out"))
+    assert not said["success"]
+    assert any("1 rows have no text" in one and "is row 1." in one for one in said["messages"]), log
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cluster_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
-    client = PipesRayClient(f"http://127.0.0.1:{free_port()}")
-    with dg.build_op_context() as context, pytest.raises(PedigreeError, match="No Ray cluster"):
-        client.run(context=context, arguments=arguments(tmp_path, tmp_path / "out"))
+def test_a_terminated_run_stops_its_job(cluster: Cluster, tmp_path: Path) -> None:
+    write(tmp_path / "in", make_texts(8, 12_000))
+    run = dagster(cluster, cluster.address, *arguments(tmp_path / "in", tmp_path / "out"))
+    try:
+        wait_for(lambda: list(tmp_path.glob(".partial-*/work/rows/*/*.parquet")), run)
+        assert jobs(cluster, "pipelines.cluster_job")
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=PATIENCE)
+        limit = time.monotonic() + PATIENCE
+        while jobs(cluster, "pipelines.cluster_job"):
+            assert time.monotonic() < limit
+            time.sleep(0.1)
+    finally:
+        run.kill()
+        run.wait()
+    assert not (tmp_path / "out").exists()
+
+
+def jobs(cluster: Cluster, word: str) -> list[psutil.Process]:
+    """Return the drivers of jobs that run on the cluster."""
+    found = []
+    for one in cluster.processes():
+        with suppress(psutil.Error):
+            if word in one.cmdline():
+                found.append(one)
+    return found
+
+
+def test_a_cluster_that_is_not_there_is_a_sentence(cluster: Cluster, tmp_path: Path) -> None:
+    words = arguments(tmp_path, tmp_path / "out")
+    said, _ = materialize(cluster, f"http://127.0.0.1:{free_port()}", *words)
+    assert any("No Ray cluster takes jobs at" in one for one in said["messages"])
