@@ -25,8 +25,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pedigree.neighbours.join import JoinRequest, join_neighbours
+from pedigree.neighbours.join import join_neighbours
 from pedigree.neighbours.pairs import digest_pairs
+from pedigree.neighbours.request import JoinRequest
 from pedigree.neighbours.storage import open_table
 from tests.conftest import REPOSITORY
 from tests.unit.neighbours.corpus import brute_force, make_texts

@@ -9,13 +9,17 @@ Dagster Pipes. The launcher sets the environment: `DO_NOT_TRACK=1` turns Daft's 
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
+from types import FrameType
+from typing import NoReturn
 
 from pedigree.digests import JSON
 from pedigree.errors import PedigreeError
-from pedigree.neighbours.join import JoinRequest, join_neighbours
+from pedigree.neighbours.join import join_neighbours
+from pedigree.neighbours.request import JoinRequest
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,10 +35,14 @@ def main(arguments: Sequence[str]) -> int:
 def run_job(arguments: Sequence[str]) -> dict[str, JSON]:
     """Run the job, print its result as JSON and return it.
 
+    For a process of its own: a request to end (SIGTERM, which Ray sends first) ends it like an
+    error does, so that what was written is deleted.
+
     Raises:
         PedigreeError: as `join_neighbours` does.
     """
     options = _parse(arguments)
+    signal.signal(signal.SIGTERM, _end)
     request = JoinRequest(
         inputs=tuple(options.input),
         output=options.output,
@@ -48,6 +56,10 @@ def run_job(arguments: Sequence[str]) -> dict[str, JSON]:
     result = join_neighbours(request, options.runner)
     print(json.dumps(result, indent=2))
     return result
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

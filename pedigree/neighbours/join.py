@@ -16,85 +16,33 @@ last, and names every file that belongs to the result::
     17
 """
 
-import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial, reduce
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pedigree.digests import JSON
 from pedigree.errors import PedigreeError
-from pedigree.neighbours import kernel, stages
+from pedigree.neighbours import stages
 from pedigree.neighbours.kernel import NO_KEY
 from pedigree.neighbours.pairs import PairDigest
-from pedigree.neighbours.storage import (
-    RESULT,
-    ROW,
-    Space,
-    list_parquet,
-    number_rows,
-    open_filesystem,
-    open_space,
-    read_schemas,
-)
+from pedigree.neighbours.request import JoinRequest
+from pedigree.neighbours.stage_files import Files, Runner, StageFiles
+from pedigree.neighbours.storage import ROW, number_rows, open_space
 
 if TYPE_CHECKING:
     from daft import DataFrame, Expression, Series
 
-Runner: TypeAlias = Literal["native", "ray"]
-Files: TypeAlias = list[str]
-
 # Daft's choice of a runner holds for the whole process, and it refuses to make it twice.
 _RUNNING: dict[str, Runner] = {}
 
-# Times that a stage is tried on a cluster; machines come and go there.
-ATTEMPTS = 3
-# A key and its document are 24 bytes, and a shuffle holds them about three times.
-KEYS_AT_ONCE = 1 << 24
-# Edges that one worker connects in memory (32 bytes each, about five times while it does).
-EDGES_AT_ONCE = 1 << 22
 # Keys that are sorted together: what one call of `pair_keys` holds, when no bucket is hot.
 KEYS_A_SHARD = 1 << 19
 # Rounds of stars grow with the logarithm of the longest chain, at most its square.
 MAX_ROUNDS = 100
-# Integers common * denominator stay below 2^63 for texts of 2^42 characters.
-MAX_DENOMINATOR = 1 << 20
 # Rows in memory with both texts: 4096 pairs of 5 kB texts are 40 MB.
 PAIRS_A_BATCH = 4096
-
-
-@dataclass(frozen=True)
-class JoinRequest:
-    """What to join, and where to.
-
-    Attributes:
-        inputs: Parquet files or folders of them, as paths or URIs that every machine can read.
-        output: the place of the result; there must be nothing yet.
-        similarity: pairs with common / union of this or more are kept, compared in integers.
-        text: the column with the texts.
-        label: a column whose values copies may dispute.
-        source: a column that is carried into the table of documents.
-        row: a column that identifies the rows; without it, a row's position among all rows does.
-        partitions: parts that texts are cut into on a cluster; as many as files without it.
-        keys_at_once: band keys in one pass, at least those of one band.
-        edges_at_once: pairs up to this many are connected by one worker, more by rounds of stars.
-    """
-
-    inputs: tuple[str, ...]
-    output: str
-    similarity: Fraction
-    text: str = "text"
-    label: str | None = None
-    source: str | None = None
-    row: str | None = None
-    partitions: int | None = None
-    keys_at_once: int = KEYS_AT_ONCE
-    edges_at_once: int = EDGES_AT_ONCE
 
 
 def start_runner(runner: Runner, address: str | None = None) -> None:
@@ -138,34 +86,10 @@ def join_neighbours(request: JoinRequest, runner: Runner = "native") -> dict[str
         PedigreeError: a column is missing or no text, a row has no text or its id is not its own,
             the disk is full, or a stage failed on each attempt. Nothing is kept then.
     """
-    if not 0 < request.similarity <= 1 or request.similarity.denominator > MAX_DENOMINATOR:
-        raise PedigreeError(
-            f"The similarity is {request.similarity}: expected a fraction above 0 and up to 1, "
-            f"with a denominator up to {MAX_DENOMINATOR}, such as 4/5. Correct it and run again."
-        )
-    files = list_parquet(request.inputs)
-    schema = _require_columns(request, files)
+    files = request.find_files()
     start_runner(runner)
     with open_space(request.output) as space:
-        return _Job(request, space, runner).run(files, schema)
-
-
-def _require_columns(request: JoinRequest, files: Sequence[str]) -> pa.Schema:
-    named = (request.row, request.text, request.label, request.source)
-    schema = read_schemas(files, list(dict.fromkeys(name for name in named if name is not None)))
-    text = schema.field(request.text).type
-    if not (pa.types.is_string(text) or pa.types.is_large_string(text)):
-        raise PedigreeError(
-            f"The column {request.text!r} is {text}: expected strings. Decode bytes as UTF-8 and "
-            "write them as strings, so that no machine has to guess the encoding."
-        )
-    row = schema.field(request.row).type if request.row else pa.int64()
-    if not (pa.types.is_integer(row) or pa.types.is_string(row) or pa.types.is_large_string(row)):
-        raise PedigreeError(
-            f"The column {request.row!r} is {row}: expected integers or strings that identify the "
-            "rows. Name another column, or none."
-        )
-    return schema
+        return _Job(request, StageFiles(space, runner)).run(files)
 
 
 _EDGE = tuple(stages.EDGE)
@@ -184,11 +108,10 @@ _CONFLICTS = pa.schema(
 class _Job:
     """One run; each method is a stage, from files to files."""
 
-    def __init__(self, request: JoinRequest, space: Space, runner: Runner) -> None:
-        self.request, self.space, self.runner = request, space, runner
-        self.retried: list[str] = []
+    def __init__(self, request: JoinRequest, files: StageFiles) -> None:
+        self.request, self.files = request, files
 
-    def run(self, files: Sequence[str], schema: pa.Schema) -> dict[str, JSON]:
+    def run(self, files: Sequence[str]) -> dict[str, JSON]:
         rows = self.identify(files)
         self.refuse_bad_rows(rows)
         documents = self.collapse(rows)
@@ -201,7 +124,8 @@ class _Job:
             "conflicts": self.dispute(rows, documents, pairs),
         }
         digest = self.digest(pairs)
-        counts = {
+        facts: dict[str, JSON] = {
+            "similarity": str(self.request.similarity),
             "rows": self.count(rows),
             "documents": self.count(documents),
             "candidates": self.count(candidates),
@@ -209,8 +133,9 @@ class _Job:
             "conflicts": self.count(tables["conflicts"]),
             "components": self.read(stars).select("root").distinct().count_rows(),
             "cut_buckets": cut,
+            "digest_pairs": digest.finish(),
         }
-        return self.finish(counts, digest.finish(), tables)
+        return self.files.finish(facts, tables)
 
     # -- stages ------------------------------------------------------------------------------
 
@@ -223,14 +148,14 @@ class _Job:
         columns = [name for name in (request.text, *carried.values()) if name is not None]
         row = request.row
         if row is None:
-            numbered = self.space.join("work/numbered/0.parquet")
+            numbered = self.files.space.join("work/numbered/0.parquet")
             files, row = [number_rows(files, list(dict.fromkeys(columns)), numbered)], ROW
         rows = self.read(files)
-        if request.partitions and self.runner == "ray":
+        if request.partitions and self.files.runner == "ray":
             rows = rows.into_partitions(request.partitions)
         identify = _wrap(stages.identify_texts, stages.IDENTITY)
         extra = [col(name).alias(as_name) for as_name, name in carried.items() if name is not None]
-        return self.save(
+        return self.files.save(
             "work/rows", rows.select(col(row).alias(ROW), *extra, identify(col(request.text)))
         )
 
@@ -268,14 +193,14 @@ class _Job:
         from daft import col
 
         texts = self.read(rows).groupby("document").agg(col("normal").any_value())
-        return self.save("work/texts", texts)
+        return self.files.save("work/texts", texts)
 
     def find_candidates(self, documents: Files) -> tuple[Files, int]:
         """Return the distinct pairs that share a band, and how many buckets were cut."""
         from daft import col
 
         make_keys = _wrap(stages.key_texts, stages.KEYS)
-        keys = self.save(
+        keys = self.files.save(
             "work/keys", self.read(documents).select("document", make_keys(col("normal")))
         )
         count = max(1, self.count(documents))
@@ -288,7 +213,7 @@ class _Job:
         every = self.read(found)
         cut = every.where(col("left") == col("right")).count_rows()
         distinct = every.where(col("left") != col("right")).distinct()
-        return self.save("work/candidates", distinct), cut
+        return self.files.save("work/candidates", distinct), cut
 
     def pair_bands(self, keys: Files, names: Sequence[str], shards: int) -> Files:
         """Pair the documents that share a key of these bands."""
@@ -299,7 +224,7 @@ class _Job:
         sharded = known.with_column("shard", (col("key") % lit(shards)).cast("uint32"))
         pair = _wrap(stages.pair_keys, stages.CANDIDATE, unnest=False)
         pairs = sharded.groupby("shard").map_groups(pair(col("key"), col("document")).alias("pair"))
-        return self.save(
+        return self.files.save(
             f"work/shared-{names[0]}",
             pairs.select(col("pair")["left"].alias("left"), col("pair")["right"].alias("right")),
         )
@@ -319,7 +244,7 @@ class _Job:
             col("right").alias("document_b"),
             self.counter()(col("left"), col("right"), col("left_text"), col("right_text")),
         )
-        return self.save("pairs", counted.where(col("common").not_null()))
+        return self.files.save("pairs", counted.where(col("common").not_null()))
 
     def counter(self) -> Callable[..., "Expression"]:
         """Return the function that counts the shingles of pairs, null below the similarity."""
@@ -332,7 +257,7 @@ class _Job:
 
         count = self.count(pairs)
         if count == 0:
-            return self.write_empty("work/stars", pa.schema(list(stages.EDGE.items())))
+            return self.files.write_empty("work/stars", pa.schema(list(stages.EDGE.items())))
         edges = self.read(pairs).select(
             col("document_b").alias("node"), col("document_a").alias("root")
         )
@@ -341,7 +266,7 @@ class _Job:
             whole = edges.with_column("all", lit(0)).groupby("all")
             stars = whole.map_groups(connect(col("node"), col("root")).alias("edge"))
             ends = [col("edge")[end].alias(end) for end in _EDGE]
-            return self.save("work/stars", stars.select(*ends))
+            return self.files.save("work/stars", stars.select(*ends))
         for turn in range(MAX_ROUNDS):
             files = self.draw_stars(edges, f"work/round-{turn}")
             edges = self.read(files)
@@ -365,7 +290,7 @@ class _Job:
         selves = [edges.select(col(end).alias("node"), col(end).alias("root")) for end in _EDGE]
         near = reduce(lambda one, other: one.concat(other), [edges, back, *selves])
         linked = back.join(_least(near), on="node")
-        large = self.save(
+        large = self.files.save(
             f"{name}-large",
             linked.select(col("root").alias("node"), col("least").alias("root")).distinct(),
         )
@@ -374,7 +299,7 @@ class _Job:
             col("root").alias("node"), col("least").alias("root")
         )
         kept = linked.select("node", col("least").alias("root"))
-        return self.save(f"{name}-small", moved.concat(kept).distinct())
+        return self.files.save(f"{name}-small", moved.concat(kept).distinct())
 
     def are_stars(self, edges: "DataFrame") -> bool:
         """Tell whether each document points at one root, which points at none."""
@@ -395,17 +320,17 @@ class _Job:
         joined = found.join(component, on="document", how="left")
         whole = joined.with_column("component", col("component").fill_null(col("document")))
         names = [name for name in found.column_names if name not in (ROW, "document")]
-        return self.save("documents", whole.select(ROW, "document", "component", *names))
+        return self.files.save("documents", whole.select(ROW, "document", "component", *names))
 
     def dispute(self, rows: Files, documents: Files, pairs: Files) -> Files:
         """Write the verified pairs whose labels differ, and equal texts whose labels do."""
         from daft import col, lit
 
         if self.request.label is None:
-            return self.write_empty("conflicts", _CONFLICTS)
+            return self.files.write_empty("conflicts", _CONFLICTS)
         known = self.read(rows).where(col("label").not_null())
         labels = self.read(
-            self.save(
+            self.files.save(
                 "work/labels",
                 known.select("document", col("label").cast("string")).distinct(),
             )
@@ -423,12 +348,12 @@ class _Job:
             )
             for side in "ab"
         )
-        every = self.read(pairs).concat(self.read(self.save("work/equal", itself)))
+        every = self.read(pairs).concat(self.read(self.files.save("work/equal", itself)))
         both = every.join(first, on="document_a").join(second, on="document_b")
         differ = (col("label_a") != col("label_b")) & (
             (col("document_a") != col("document_b")) | (col("label_a") < col("label_b"))
         )
-        return self.save("conflicts", both.where(differ).select(*_CONFLICTS.names))
+        return self.files.save("conflicts", both.where(differ).select(*_CONFLICTS.names))
 
     def digest(self, pairs: Files) -> PairDigest:
         """Digest the pairs in order, a batch at a time; the driver never holds them all."""
@@ -443,8 +368,6 @@ class _Job:
             digest.update(*batch.select(["a", "b", "common", "union"]).columns)
         return digest
 
-    # -- files -------------------------------------------------------------------------------
-
     def read(self, files: Sequence[str]) -> "DataFrame":
         """Read files of Parquet, exactly those."""
         import daft
@@ -454,68 +377,6 @@ class _Job:
     def count(self, files: Sequence[str]) -> int:
         """Return how many rows files have."""
         return self.read(files).count_rows()
-
-    def save(self, name: str, frame: "DataFrame") -> Files:
-        """Run a stage and return the files that hold it.
-
-        Each attempt has a folder of its own, and only files that a finished attempt named are
-        read: what a lost worker left cannot count twice.
-        """
-        for attempt in range(ATTEMPTS):
-            try:
-                written = frame.write_parquet(self.space.join(f"{name}/{attempt}"))
-                files = cast(Files, written.to_pydict()["path"])
-                return sorted(files) or self.write_empty(name, frame.schema().to_pyarrow_schema())
-            except Exception as error:
-                self.explain(name, error, last=attempt == ATTEMPTS - 1)
-                self.retried.append(name)
-        raise AssertionError
-
-    def explain(self, name: str, error: Exception, *, last: bool) -> None:
-        """Raise what a person can act on, or return where the stage is worth another attempt."""
-        text = " ".join(str(error).split())
-        if "No space left" in text or "os error 28" in text or "Disk quota" in text:
-            raise PedigreeError(
-                f"The disk is full while writing {name} of {self.request.output}: nothing was "
-                "kept; free some space and run the same command again."
-            ) from error
-        if self.runner == "native" or last:
-            raise PedigreeError(
-                f"The stage {name} of the near-duplicate job failed ({text[:500]}): nothing was "
-                "kept; look at the job's log, and run the same command again."
-            ) from error
-        print(f"The stage {name} failed and is tried again: {text[:500]}", file=sys.stderr)
-
-    def write_empty(self, name: str, schema: pa.Schema) -> Files:
-        """Write a table without rows."""
-        path = self.space.join(f"{name}/empty.parquet")
-        filesystem, bare = open_filesystem(path)
-        filesystem.create_dir(bare.rpartition("/")[0])
-        pq.write_table(schema.empty_table(), bare, filesystem=filesystem)
-        return [path]
-
-    def finish(
-        self, counts: dict[str, int], digest: str, tables: dict[str, Files]
-    ) -> dict[str, JSON]:
-        """Delete what is not part of the result, and say last what is."""
-        self.space.delete("work")
-        named = {name: [self.space.relative(one) for one in tables[name]] for name in tables}
-        result: dict[str, JSON] = {
-            "similarity": str(self.request.similarity),
-            "runner": self.runner,
-            "kernel": {
-                "shingle": kernel.SHINGLE,
-                "bands": kernel.BANDS,
-                "max_bucket": kernel.MAX_BUCKET,
-                "window": kernel.WINDOW,
-            },
-            **counts,
-            "digest_pairs": digest,
-            "tables": cast(JSON, named),
-            "retried_stages": cast(JSON, self.retried),
-        }
-        self.space.write(RESULT, (json.dumps(result, indent=2) + "\n").encode())
-        return result
 
 
 def _least(edges: "DataFrame") -> "DataFrame":

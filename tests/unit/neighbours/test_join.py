@@ -15,9 +15,10 @@ import pytest
 
 from pedigree.errors import EvidenceMissing, PedigreeError
 from pedigree.neighbours import kernel
-from pedigree.neighbours.join import JoinRequest, join_neighbours
+from pedigree.neighbours.join import join_neighbours
 from pedigree.neighbours.local import find_near_duplicates
 from pedigree.neighbours.pairs import PAIRS, digest_pairs
+from pedigree.neighbours.request import JoinRequest
 from pedigree.neighbours.stages import connect, pair_keys
 from pedigree.neighbours.storage import open_table, read_result
 from tests.unit.neighbours.corpus import brute_force, compare, components, document_of, make_texts
