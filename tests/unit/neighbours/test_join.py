@@ -3,7 +3,11 @@
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -19,8 +23,10 @@ from pedigree.neighbours.join import join_neighbours
 from pedigree.neighbours.local import find_near_duplicates
 from pedigree.neighbours.pairs import PAIRS, digest_pairs
 from pedigree.neighbours.request import JoinRequest
+from pedigree.neighbours.stage_files import ATTEMPTS, StageFiles
 from pedigree.neighbours.stages import connect, pair_keys
-from pedigree.neighbours.storage import open_table, read_result
+from pedigree.neighbours.storage import Space, open_table, read_result
+from tests.conftest import REPOSITORY
 from tests.unit.neighbours.corpus import brute_force, compare, components, document_of, make_texts
 
 pytest.importorskip("daft")
@@ -285,3 +291,87 @@ def test_a_pair_that_comes_twice_has_no_digest() -> None:
     assert digest_pairs(once) == f"sha256:{hashlib.sha256(lines).hexdigest()}"
     with pytest.raises(PedigreeError, match="one comes twice"):
         digest_pairs(pa.Table.from_pylist([pair, pair], PAIRS))
+
+
+class Flaky:
+    """A frame whose first attempts leave half of a stage behind and fail."""
+
+    def __init__(self, failures: int, message: str = "Actor died") -> None:
+        self.failures, self.message = failures, message
+
+    def write_parquet(self, root_dir: str) -> "Flaky":
+        self.path = Path(root_dir) / "part.parquet"
+        self.path.parent.mkdir(parents=True)
+        self.path.write_bytes(b"half")
+        if self.failures:
+            self.failures -= 1
+            raise ValueError(self.message)
+        return self
+
+    def to_pydict(self) -> dict[str, list[object]]:
+        return {"path": [str(self.path)]}
+
+
+def test_a_stage_is_tried_again_on_a_cluster_and_each_attempt_is_apart(tmp_path: Path) -> None:
+    files = StageFiles(Space(str(tmp_path)), "ray")
+    assert files.save("pairs", Flaky(ATTEMPTS - 1)) == [str(tmp_path / "pairs/2/part.parquet")]
+    assert files.retried == ["pairs"] * (ATTEMPTS - 1)
+    with pytest.raises(PedigreeError, match=r"The stage keys .* failed \(Actor died\)"):
+        files.save("keys", Flaky(ATTEMPTS))
+
+
+def test_one_machine_does_not_try_again_and_a_full_disk_never(tmp_path: Path) -> None:
+    with pytest.raises(PedigreeError, match="The stage keys"):
+        StageFiles(Space(str(tmp_path)), "native").save("keys", Flaky(1))
+    full = "Io error: No space left on device (os error 28)"
+    with pytest.raises(PedigreeError, match="The disk is full while writing rows"):
+        StageFiles(Space(str(tmp_path)), "ray").save("rows", Flaky(1, full))
+
+
+def run_as_process(
+    place: Path, output: Path, before: Callable[[], object] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = ["--input", str(place), "--output", str(output), "--similarity", "4/5"]
+    return subprocess.run(
+        [sys.executable, "-m", "pedigree.neighbours.job", *command],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False, preexec_fn=before,
+    )  # fmt: skip
+
+
+def test_the_module_runs_as_a_process_and_says_what_is_wrong(
+    tmp_path: Path, expected: pa.Table
+) -> None:
+    done = run_as_process(write(tmp_path / "in", TEXTS), tmp_path / "out")
+    assert json.loads(done.stdout) == read_result(str(tmp_path / "out"))
+    assert json.loads(done.stdout)["digest_pairs"] == digest_pairs(expected)
+    done = run_as_process(tmp_path / "nowhere", tmp_path / "other")
+    assert done.returncode == 2
+    assert done.stderr.startswith("pedigree: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_disk_that_fills_up_is_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    def allow_small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    place = write(tmp_path / "in", TEXTS * 4, id=[i for i in range(4 * len(TEXTS))])
+    done = run_as_process(place, tmp_path / "out", allow_small_files)
+    assert done.returncode == 2, done.stderr
+    assert "The disk is full while writing" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+def test_a_job_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
+    texts = make_texts(13, 30_000)
+    command = ["--input", str(write(tmp_path / "in", texts)), "--output", str(tmp_path / "out")]
+    job = subprocess.Popen(
+        [sys.executable, "-m", "pedigree.neighbours.job", *command, "--similarity", "4/5"],
+        cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while not list(tmp_path.glob(".partial-*/work/texts")):
+        assert job.poll() is None
+        time.sleep(0.005)
+    job.terminate()
+    assert job.wait(30) != 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
