@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pedigree.neighbours import join, kernel
+from pedigree.neighbours import join, kernel, request, stage_files
 
 MILLION = 1_000_000
 SIMILARITY = Fraction(4, 5)
@@ -72,9 +72,9 @@ def measure(count: int, folder: Path) -> dict[str, object]:
     daft.set_runner_native(num_threads=1)
     join._RUNNING["runner"] = "native"
     stages: dict[str, dict[str, float]] = {}
-    save = join._Job.save
+    save = stage_files.StageFiles.save
 
-    def timed(job: join._Job, name: str, frame: object) -> list[str]:
+    def timed(job: stage_files.StageFiles, name: str, frame: object) -> list[str]:
         start = time.process_time()
         files = save(job, name, frame)  # type: ignore[arg-type]
         stage = stages.setdefault(name.split("/")[-1].split("-")[0], {"cpu": 0, "rows": 0, "mb": 0})
@@ -83,10 +83,10 @@ def measure(count: int, folder: Path) -> dict[str, object]:
         stage["mb"] += sum(Path(file).stat().st_size for file in files) / MILLION
         return files
 
-    join._Job.save = timed  # type: ignore[method-assign]
+    stage_files.StageFiles.save = timed  # type: ignore[method-assign]
     wall, cpu = time.perf_counter(), time.process_time()
     result = join.join_neighbours(
-        join.JoinRequest(
+        request.JoinRequest(
             (str(folder / "in.parquet"),), str(folder / "out"), SIMILARITY, label="label", row="id"
         )
     )

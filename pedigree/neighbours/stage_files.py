@@ -67,7 +67,8 @@ class StageFiles:
         for attempt in range(ATTEMPTS):
             try:
                 written = frame.write_parquet(self.space.join(f"{name}/{attempt}"))
-                return sorted(cast(Files, written.to_pydict()["path"]))
+                paths = cast(Files, written.to_pydict()["path"])
+                return sorted(self.space.locate(path) for path in paths)
             except Exception as error:
                 self._explain(name, error, last=attempt == ATTEMPTS - 1)
                 self.retried.append(name)

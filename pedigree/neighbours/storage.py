@@ -36,6 +36,11 @@ class Space:
         """Return where a file or folder of this space lies."""
         return f"{self.place}/{name}"
 
+    def locate(self, path: str) -> str:
+        """Return a file's URI in an object store, of which Daft leaves out the scheme."""
+        scheme, found, _ = self.place.partition("://")
+        return f"{scheme}://{path}" if found and "://" not in path else path
+
     def relative(self, path: str) -> str:
         """Return a file's name within this space."""
         bare = open_filesystem(path)[1]

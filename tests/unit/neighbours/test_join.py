@@ -375,3 +375,40 @@ def test_a_job_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
     job.terminate()
     assert job.wait(30) != 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+@pytest.mark.parametrize("row", [None, "id"])
+def test_an_object_store_holds_the_same_result(
+    tmp_path: Path, expected: pa.Table, monkeypatch: pytest.MonkeyPatch, row: str | None
+) -> None:
+    """A real S3 interface: nothing can be renamed there."""
+    boto3 = pytest.importorskip("boto3")
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests",
+        }.items():  # fmt: skip
+            monkeypatch.setenv(name, value)
+        store = boto3.client("s3")
+        store.create_bucket(Bucket="texts")
+        place = write(tmp_path / "in", TEXTS, files=2, id=list(range(len(TEXTS))))
+        for file in sorted(place.iterdir()):
+            store.upload_file(str(file), "texts", f"in/{file.name}")
+        output = f"s3://texts/out-{row}"  # the store outlives its server
+        command = ["--input", "s3://texts/in", "--similarity", "4/5", "--output", output]
+        done = subprocess.run(
+            [sys.executable, "-m", "pedigree.neighbours.job", *command]
+            + (["--row", row] if row else []),
+            cwd=REPOSITORY, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert read_result(output)["digest_pairs"] == digest_pairs(expected)
+        assert digest_pairs(open_table(output, "pairs")) == digest_pairs(expected)
+        keys = [one["Key"] for one in store.list_objects_v2(Bucket="texts")["Contents"]]
+        assert not [key for key in keys if "/work" in key]
+    finally:
+        server.stop()
