@@ -61,6 +61,19 @@ class NeighbourParams(Settings):
             raise ValueError("engine ray needs ray_address and storage: name both")
         return self
 
+    def require_cluster(self) -> tuple[str, str]:
+        """Return the address and the storage of the cluster.
+
+        Raises:
+            PedigreeError: no cluster is named.
+        """
+        if self.ray_address is None or self.storage is None:
+            raise PedigreeError(
+                "No cluster is named: set neighbours.ray_address and neighbours.storage in "
+                "params.yaml."
+            )
+        return self.ray_address, self.storage
+
 
 class TrainingParams(Settings):
     """Everything that decides the weights besides data, base model, code and machine."""

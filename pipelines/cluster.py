@@ -4,14 +4,13 @@ The cluster runs this checkout's code, which travels with the job, on data that 
 that every machine sees. Log lines of the job become log lines of the Dagster run, and a run that
 is terminated stops its job::
 
-    client = PipesRayClient("http://head:8265")
-    done = client.run(context=context, arguments=["--input", place, "--runner", "ray", ...])
-    read_result(done)["digest_pairs"]
+    found = find_on_cluster(context, params.neighbours, texts, 0.8)   # as `find_near_duplicates`
 """
 
 import json
 import shlex
 import time
+import uuid
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,11 @@ from dagster_pipes import PipesMessage, PipesParams
 
 from pedigree.digests import JSON
 from pedigree.errors import PedigreeError
+from pedigree.neighbours.engines import read_near_duplicates, request_texts
+from pedigree.neighbours.local import NearDuplicates
+from pedigree.neighbours.normalisation import Texts
+from pedigree.neighbours.storage import Space
+from pedigree.params import NeighbourParams
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -130,6 +134,30 @@ def _parse(line: str) -> PipesMessage | None:
         return None
     ours = isinstance(found, dict) and "__dagster_pipes_version" in found
     return cast(PipesMessage, found) if ours else None
+
+
+def find_on_cluster(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    params: NeighbourParams,
+    texts: Texts,
+    similarity: float,
+) -> NearDuplicates:
+    """Find near-duplicates on the cluster that `params` name; texts and result go by its storage.
+
+    Raises:
+        PedigreeError: the cluster cannot be reached, or the job failed.
+    """
+    address, storage = params.require_cluster()
+    space = Space(storage.rstrip("/"))
+    name = f"near-duplicates-{uuid.uuid4().hex}"
+    try:
+        request = request_texts(texts, similarity, space.join(name))
+        words = request.as_arguments(params.partitions)
+        done = PipesRayClient(address).run(context=context, arguments=[*words, "--runner", "ray"])
+        context.log.info(f"Pairs on the cluster: {read_result(done)['digest_pairs']}.")
+        return read_near_duplicates(request.output)
+    finally:
+        space.delete(name)
 
 
 def read_result(done: dg.PipesClientCompletedInvocation) -> dict[str, JSON]:

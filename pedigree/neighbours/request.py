@@ -45,6 +45,21 @@ class JoinRequest:
     keys_at_once: int = KEYS_AT_ONCE
     edges_at_once: int = EDGES_AT_ONCE
 
+    def as_arguments(self, partitions: int | None = None) -> list[str]:
+        """Return the words that give this request to `pedigree.neighbours.job`."""
+        words = [word for place in self.inputs for word in ("--input", place)]
+        words += ["--output", self.output, "--similarity", str(self.similarity)]
+        words += ["--text", self.text]
+        chosen = {
+            "--label": self.label,
+            "--source": self.source,
+            "--row": self.row,
+            "--partitions": partitions or self.partitions,
+        }
+        for name, value in chosen.items():
+            words += [name, str(value)] if value is not None else []
+        return words
+
     def find_files(self) -> list[str]:
         """Return the input's files, each with the columns that are named.
 

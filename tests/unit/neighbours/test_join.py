@@ -19,6 +19,7 @@ import pytest
 
 from pedigree.errors import EvidenceMissing, PedigreeError
 from pedigree.neighbours import kernel
+from pedigree.neighbours.engines import find_with_daft
 from pedigree.neighbours.join import join_neighbours
 from pedigree.neighbours.local import find_near_duplicates
 from pedigree.neighbours.pairs import PAIRS, digest_pairs
@@ -66,10 +67,23 @@ def test_the_pairs_are_those_of_brute_force_and_of_the_engine_in_memory(
     assert result["rows"] == len(TEXTS)
     assert result["documents"] == len({document_of(text) for text in TEXTS}) < len(TEXTS)
     assert result == read_result(str(tmp_path / "out"))
-    found = find_near_duplicates(TEXTS, 0.8)
-    a, b = (found.digests.take(pa.array(side)) for side in found.pairs.T)
-    local = pa.table([a, b, found.common, found.union], names=PAIRS.names)
-    assert digest_pairs(local) == result["digest_pairs"]
+
+
+def test_what_daft_finds_is_what_the_engine_in_memory_finds(
+    tmp_path: Path, expected: pa.Table
+) -> None:
+    local = find_near_duplicates(TEXTS, 0.8)
+    a, b = (local.digests.take(pa.array(side)) for side in local.pairs.T)
+    assert digest_pairs(pa.table([a, b, local.common, local.union], names=PAIRS.names)) == (
+        digest_pairs(expected)
+    )
+    found = find_with_daft(TEXTS, 0.8, tmp_path / "work")
+    assert found.digests.equals(local.digests)
+    for name in ("document", "pairs", "common", "union"):
+        assert getattr(found, name).tolist() == getattr(local, name).tolist()
+    assert found.cut_buckets == local.cut_buckets
+    assert found.components().tolist() == local.components().tolist()
+    assert list((tmp_path / "work").iterdir()) == []
 
 
 @pytest.mark.parametrize("edges_at_once", [1 << 22, 0])
@@ -161,6 +175,9 @@ def test_a_flooded_bucket_is_cut_counted_and_still_one_component(tmp_path: Path)
     flood = [f"{base} number{i}" for i in range(3 * kernel.MAX_BUCKET)]
     result = join(write(tmp_path / "in", [*flood, *TEXTS[:50]]), tmp_path / "out")
     assert result["cut_buckets"] > 0
+    local = find_near_duplicates([*flood, *TEXTS[:50]], 0.8)
+    assert result["cut_buckets"] == local.cut_buckets
+    assert result["pairs"] == len(local.pairs)
     count = len(flood)
     linear = kernel.BANDS * count * (kernel.WINDOW + 1)
     assert count - 1 <= result["pairs"] <= min(linear, count * (count - 1) // 2 + 50)
@@ -377,6 +394,7 @@ def test_a_job_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", [None, "id"])
 def test_an_object_store_holds_the_same_result(
     tmp_path: Path, expected: pa.Table, monkeypatch: pytest.MonkeyPatch, row: str | None
