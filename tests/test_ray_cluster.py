@@ -36,7 +36,7 @@ pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 STORE_BYTES = 150 << 20
-PATIENCE = 90.0
+PATIENCE = 180.0
 
 
 @dataclass
