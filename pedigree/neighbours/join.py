@@ -26,7 +26,7 @@ from pedigree.digests import JSON
 from pedigree.errors import PedigreeError
 from pedigree.neighbours import stages
 from pedigree.neighbours.kernel import NO_KEY
-from pedigree.neighbours.pairs import PairDigest
+from pedigree.neighbours.pairs import CONFLICTS, PairDigest
 from pedigree.neighbours.request import JoinRequest
 from pedigree.neighbours.stage_files import Files, Runner, StageFiles
 from pedigree.neighbours.storage import ROW, number_rows, open_space
@@ -91,20 +91,18 @@ def join_neighbours(request: JoinRequest, runner: Runner = "native") -> dict[str
     files = request.find_files()
     start_runner(runner)
     with open_space(request.output) as space:
-        return _Job(request, StageFiles(space, runner)).run(files)
+        try:
+            return _Job(request, StageFiles(space, runner)).run(files)
+        except (PedigreeError, OSError):
+            raise
+        except Exception as error:  # Daft and Ray have no type in common for what they raise
+            raise PedigreeError(
+                f"The near-duplicate job failed ({' '.join(str(error).split())[:500]}): nothing was "
+                "kept; look at its log, and run the same command again."
+            ) from error
 
 
 _EDGE = tuple(stages.EDGE)
-_CONFLICTS = pa.schema(
-    [
-        ("document_a", stages.DOCUMENT),
-        ("document_b", stages.DOCUMENT),
-        ("common", pa.int64()),
-        ("union", pa.int64()),
-        ("label_a", pa.large_string()),
-        ("label_b", pa.large_string()),
-    ]
-)
 
 
 class _Job:
@@ -342,7 +340,7 @@ class _Job:
         from daft import col, lit
 
         if self.request.label is None:
-            return self.files.write_empty("conflicts", _CONFLICTS)
+            return self.files.write_empty("conflicts", CONFLICTS)
         known = self.read(rows).where(col("label").not_null())
         labels = self.read(
             self.files.save(
@@ -370,7 +368,7 @@ class _Job:
         differ = (col("label_a") != col("label_b")) & (
             (col("document_a") != col("document_b")) | (col("label_a") < col("label_b"))
         )
-        return self.files.save("conflicts", both.where(differ).select(*_CONFLICTS.names))
+        return self.files.save("conflicts", both.where(differ).select(*CONFLICTS.names))
 
     def digest(self, pairs: Files) -> PairDigest:
         """Digest the pairs in order, a batch at a time; the driver never holds them all."""

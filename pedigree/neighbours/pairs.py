@@ -25,6 +25,8 @@ PAIRS = pa.schema(
         ("union", pa.int64()),
     ]
 )
+# Pairs whose labels differ; where the two documents are one, its rows do not agree.
+CONFLICTS = pa.schema([*PAIRS, ("label_a", pa.large_string()), ("label_b", pa.large_string())])
 
 
 class PairDigest:
