@@ -93,12 +93,15 @@ def join_neighbours(request: JoinRequest, runner: Runner = "native") -> dict[str
     with open_space(request.output) as space:
         try:
             return _Job(request, StageFiles(space, runner)).run(files)
-        except (PedigreeError, OSError):
+        except PedigreeError:
             raise
         except Exception as error:  # Daft and Ray have no type in common for what they raise
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # a full disk: the space knows a sentence for it
+            text = " ".join(str(error).split())[:500]
             raise PedigreeError(
-                f"The near-duplicate job failed ({' '.join(str(error).split())[:500]}): nothing was "
-                "kept; look at its log, and run the same command again."
+                f"The near-duplicate job failed ({text}): nothing was kept; look at its log, and "
+                "run the same command again."
             ) from error
 
 
