@@ -75,15 +75,19 @@ class Cluster:
         raise AssertionError("".join(said))
 
     def processes(self) -> list[psutil.Process]:
-        """Return every process of the cluster, those that lost their parent too."""
-        found = []
+        """Return every process of the cluster, those that lost their parent too.
+
+        They know the folder. Ray writes the titles of its workers over their environment, but
+        these are children of others.
+        """
+        found: dict[int, psutil.Process] = {}
         for one in psutil.process_iter():
-            try:
-                if one.environ().get("RAY_TMPDIR") == str(self.folder) and one.pid != os.getpid():
-                    found.append(one)
-            except psutil.Error:
-                continue
-        return found
+            with suppress(psutil.Error):
+                ours = one.environ().get("RAY_TMPDIR") == str(self.folder)
+                if ours and one.pid != os.getpid():
+                    found[one.pid] = one
+                    found |= {child.pid: child for child in one.children(recursive=True)}
+        return list(found.values())
 
     def stop(self) -> None:
         for _ in range(5):
@@ -204,8 +208,9 @@ def test_a_killed_worker_costs_time_and_changes_nothing(cluster: Cluster, tmp_pa
     )
     with job(cluster, tmp_path / "in", tmp_path / "out") as process:
         wait_for(lambda: list(tmp_path.glob(".partial-*/work/texts/*/*.parquet")), process)
-        wait_for(lambda: workers(cluster), process)
-        workers(cluster)[0].send_signal(signal.SIGKILL)
+        found: list[psutil.Process] = []
+        wait_for(lambda: found.extend(workers(cluster)) or found, process)
+        found[0].send_signal(signal.SIGKILL)
         code = process.wait(PATIENCE)
     log = (tmp_path / "out.log").read_text()
     assert code == 0, log
