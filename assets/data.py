@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.launchpad import as_config, read_config
 from assets.metadata import describe_snapshot, draw_funnel, tabulate
-from assets.resources import ProjectResource
+from assets.resources import NeighbourResource, ProjectResource
 from assets.versions import find_digest, materialised
 from pedigree.checks import NEIGHBOURS, digest_code
 from pedigree.dataset import FrozenData, curate_sources, freeze_split, ingest_source
@@ -111,9 +111,11 @@ def build_snapshots(params: SplitParams) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         config: config_class,  # pyright: ignore[reportInvalidTypeForm]
         project: ProjectResource,
+        neighbours: NeighbourResource,
     ) -> Iterator[dg.MaterializeResult]:
-        curated = find_digest(context, "curated_documents")
-        sides = freeze_split(project.open(), read_config(config, SplitParams), curated)
+        curated, place = find_digest(context, "curated_documents"), project.open()
+        find = neighbours.finder(context, place)
+        sides = freeze_split(place, read_config(config, SplitParams), curated, find)
         for zone, frozen in zip(("training", "evaluation"), sides, strict=True):
             yield materialised(
                 frozen.snapshot.digest,

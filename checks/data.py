@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.resources import ProjectResource
+from assets.resources import NeighbourResource, ProjectResource
 from assets.versions import find_digest
 from checks.verdicts import conclude
 from pedigree.integrity import check_schema, check_snapshot
@@ -41,26 +41,30 @@ def build_snapshot_checks(zone: Zone) -> list[dg.AssetChecksDefinition]:
 
     @dg.asset_check(asset=asset, blocking=True)
     def near_duplicate_label_conflicts(
-        context: CONTEXT, project: ProjectResource
+        context: CONTEXT, project: ProjectResource, neighbours: NeighbourResource
     ) -> dg.AssetCheckResult:
         """Near-copies of a text do not dispute its label beyond what is natural."""
         digest, place = find_digest(context, asset), project.open()
         table = open_snapshot(digest, place.snapshots(zone)).read()
+        text, limits = table.column("text"), place.policy().checks.near_duplicate_label_conflicts
         label, source = (table.column(n).to_pylist() for n in ("label", "source"))
-        limits = place.policy().checks.near_duplicate_label_conflicts
-        result = find_label_conflicts(table.column("text"), label, limits, source)
+        found = neighbours.finder(context.op_execution_context, place)(text, limits.similarity)
+        result = find_label_conflicts(text, label, limits, source, found)
         return conclude(project, digest, result)
 
     @dg.asset_check(asset=asset, blocking=True)
-    def near_duplicate_floods(context: CONTEXT, project: ProjectResource) -> dg.AssetCheckResult:
+    def near_duplicate_floods(
+        context: CONTEXT, project: ProjectResource, neighbours: NeighbourResource
+    ) -> dg.AssetCheckResult:
         """No text is there in many near-copies, and no source is made of them."""
         digest, place = find_digest(context, asset), project.open()
         table = open_snapshot(digest, place.snapshots(zone)).read()
         columns = ("source", "label", "source_key")
         source, label, key = (table.column(name).to_pylist() for name in columns)
-        limits = place.policy().checks.near_duplicate_floods
+        text, limits = table.column("text"), place.policy().checks.near_duplicate_floods
+        found = neighbours.finder(context.op_execution_context, place)(text, limits.similarity)
         arrival = order_of_arrival(source, key)
-        result = find_floods(table.column("text"), limits, source, label, arrival)
+        result = find_floods(text, limits, source, label, arrival, found)
         return conclude(project, digest, result)
 
     return [
@@ -72,7 +76,9 @@ def build_snapshot_checks(zone: Zone) -> list[dg.AssetChecksDefinition]:
 
 
 @dg.asset_check(asset="training_snapshot", additional_deps=["evaluation_snapshot"], blocking=True)
-def evaluation_leakage(context: CONTEXT, project: ProjectResource) -> dg.AssetCheckResult:
+def evaluation_leakage(
+    context: CONTEXT, project: ProjectResource, neighbours: NeighbourResource
+) -> dg.AssetCheckResult:
     """No evaluation row is a near-copy of a training row."""
     place = project.open()
     training = find_digest(context, "training_snapshot")
@@ -81,5 +87,6 @@ def evaluation_leakage(context: CONTEXT, project: ProjectResource) -> dg.AssetCh
         open_snapshot(training, place.snapshots("training")).read().column("text"),
         open_snapshot(evaluation, place.snapshots("evaluation")).read().column("text"),
         place.policy().checks.evaluation_leakage,
+        neighbours.finder(context.op_execution_context, place),
     )
     return conclude(project, training, result, {"evaluation_snapshot": evaluation})

@@ -20,6 +20,7 @@ from pedigree.documents import read_documents
 from pedigree.errors import PedigreeError
 from pedigree.evidence.store import open_store
 from pedigree.fetching import Fetched, fetch_pinned, resolve_uri
+from pedigree.neighbours.local import FindNeighbours, find_near_duplicates
 from pedigree.params import CurationParams, SplitParams
 from pedigree.project import Project, Zone
 from pedigree.snapshots import Snapshot, freeze_snapshot, open_snapshot
@@ -130,7 +131,10 @@ def curate_sources(
 
 
 def freeze_split(
-    project: Project, params: SplitParams, curated: str
+    project: Project,
+    params: SplitParams,
+    curated: str,
+    find: FindNeighbours = find_near_duplicates,
 ) -> tuple[FrozenData, FrozenData]:
     """Divide curated documents and freeze each side in its own zone; return (training, evaluation).
 
@@ -143,7 +147,7 @@ def freeze_split(
         if source.zone == "evaluation"
     ]
     table = open_snapshot(curated, project.curated).read().drop_columns(["row_id"])
-    split = split_documents(table, params, held_out)
+    split = split_documents(table, params, held_out, find)
     return (
         _freeze_side(project, params, curated, "training", split.training),
         _freeze_side(project, params, curated, "evaluation", split.evaluation),

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from pedigree.errors import PedigreeError
-from pedigree.neighbours.local import find_near_duplicates
+from pedigree.neighbours.local import FindNeighbours, find_near_duplicates
 from pedigree.params import SplitParams
 
 
@@ -29,7 +29,10 @@ class Split:
 
 
 def split_documents(
-    curated: pa.Table, params: SplitParams, held_out: Collection[str] = ()
+    curated: pa.Table,
+    params: SplitParams,
+    held_out: Collection[str] = (),
+    find: FindNeighbours = find_near_duplicates,
 ) -> Split:
     """Divide rows by group; a group with a row of a `held_out` source is evaluated, never trained.
 
@@ -38,8 +41,7 @@ def split_documents(
     """
     curated = curated.sort_by("row_key")
     keys = cast(list[str], curated.column("row_key").to_pylist())
-    texts = cast(list[str], curated.column("text").to_pylist())
-    group = find_near_duplicates(texts, params.similarity).components()
+    group = find(curated.column("text"), params.similarity).components()
     # Rows are sorted by key, so a component's smallest position has its smallest key.
     draws = np.array([_draw(params.seed, keys[i], "split") for i in range(len(keys))])[group]
     evaluation = draws < params.evaluation_fraction

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, cast
 import dagster as dg
 from dagster_pipes import PipesMessage, PipesParams
 
+from assets.resources import NeighbourResource
 from pedigree.digests import JSON
 from pedigree.errors import PedigreeError
 from pedigree.neighbours.engines import read_near_duplicates, request_texts
@@ -134,6 +135,20 @@ def _parse(line: str) -> PipesMessage | None:
         return None
     ours = isinstance(found, dict) and "__dagster_pipes_version" in found
     return cast(PipesMessage, found) if ours else None
+
+
+class ClusterNeighbourResource(NeighbourResource):
+    """Finds near-duplicates on a Ray cluster too."""
+
+    def find_on_cluster(
+        self,
+        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        params: NeighbourParams,
+        texts: Texts,
+        similarity: float,
+    ) -> NearDuplicates:
+        """Submit the job and return what it found."""
+        return find_on_cluster(context, params, texts, similarity)
 
 
 def find_on_cluster(

@@ -18,6 +18,7 @@ from checks.data import build_snapshot_checks, evaluation_leakage
 from checks.model import evaluation_accuracy, weights_are_finite
 from pedigree.project import Project
 from pedigree.sources import load_sources
+from pipelines.cluster import ClusterNeighbourResource
 from pipelines.console import readable
 from pipelines.io_managers import ParquetIOManager
 from pipelines.jobs import JOBS
@@ -55,6 +56,7 @@ def build_definitions(project: Project) -> dg.Definitions:
                 root=str(project.root),
                 downloads=str(project.downloads) if project.downloads else None,
             ),
+            "neighbours": ClusterNeighbourResource(),
             "io_manager": ParquetIOManager(folder=str(project.root / "data" / "tables")),
         },
         loggers={"readable": readable, "console": dg.colored_console_logger},

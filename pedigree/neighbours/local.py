@@ -9,9 +9,10 @@ The split, leakage and label conflicts use it. `join` gives the same result over
 Memory: the normalised texts and 8 bytes a text and band.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,12 @@ from pedigree.neighbours.kernel import (
     band_keys,
     list_digests,
 )
-from pedigree.neighbours.normalisation import as_strings, iterate_chunks, normalise_texts
+from pedigree.neighbours.normalisation import (
+    Texts,
+    as_strings,
+    iterate_chunks,
+    normalise_texts,
+)
 from pedigree.neighbours.overlap import Integers, count_common
 
 _MAX_CODES = 1 << 24
@@ -76,9 +82,11 @@ class NearDuplicates:
         return first[inverse].astype(np.int64)
 
 
-def find_near_duplicates(
-    texts: Sequence[str] | pa.Array | pa.ChunkedArray, similarity: float
-) -> NearDuplicates:
+# How near-duplicates are found: here, over Daft or on a cluster, with equal results.
+FindNeighbours: TypeAlias = Callable[[Texts, float], NearDuplicates]
+
+
+def find_near_duplicates(texts: Texts, similarity: float) -> NearDuplicates:
     """Find the pairs of texts whose similarity is `similarity` or more (see `kernel`).
 
     Every pair returned is exact. A pair is missed where no band agrees (see `kernel` for how

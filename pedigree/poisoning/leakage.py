@@ -17,18 +17,23 @@ from pedigree.digests import JSON
 from pedigree.evidence.policy import LeakageLimits
 from pedigree.findings import MAX_EXAMPLES, CheckResult, Finding, show_text
 from pedigree.neighbours.index import Index, find_known_copies
-from pedigree.neighbours.local import find_near_duplicates
+from pedigree.neighbours.local import FindNeighbours, find_near_duplicates
 from pedigree.neighbours.normalisation import Texts, as_strings
 
 
-def find_leakage(training: Texts, evaluation: Texts, limits: LeakageLimits) -> CheckResult:
+def find_leakage(
+    training: Texts,
+    evaluation: Texts,
+    limits: LeakageLimits,
+    find: FindNeighbours = find_near_duplicates,
+) -> CheckResult:
     """Find evaluation rows that equal or nearly equal a training row.
 
     Findings count rows of the evaluation table.
     """
     border = len(training)
     both = pa.concat_arrays([as_strings(training), as_strings(evaluation)])
-    found = find_near_duplicates(both, limits.similarity)
+    found = find(both, limits.similarity)
     # The first training row of each distinct text, -1 where there is none.
     first = np.full(len(found.digests), -1)
     documents, rows = np.unique(found.document[:border], return_index=True)
