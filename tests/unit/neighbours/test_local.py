@@ -20,6 +20,7 @@ from pedigree.neighbours.kernel import (
     CHARACTER_BANDS,
     CHARACTER_ROWS,
     MAX_BUCKET,
+    WINDOW,
     WORD_BANDS,
     WORD_ROWS,
     list_digests,
@@ -350,6 +351,21 @@ def test_all_buckets_at_once_are_each_bucket_for_itself(
             cuts += len(members) > MAX_BUCKET
     assert [tuple(pair) for pair in found.tolist()] == sorted(expected)
     assert cut == cuts
+
+
+def test_buckets_around_the_bound_side_by_side_are_each_bucket_for_itself() -> None:
+    draw = random.Random(0)
+    sizes = (2, MAX_BUCKET - 1, MAX_BUCKET, MAX_BUCKET + 1, 3, MAX_BUCKET + WINDOW + 1, 200, 1)
+    keys = np.array([n + 1 for n, size in enumerate(sizes) for _ in range(size)], np.uint64)
+    rank = np.array(draw.sample(range(len(keys)), len(keys)))
+    found, cut = local.find_candidates(keys[None], rank)
+    expected: list[tuple[int, int]] = []
+    for number in range(len(sizes)):
+        members = np.sort(rank[keys == number + 1])
+        left, right = pair_bucket(len(members))
+        expected += zip(members[left].tolist(), members[right].tolist(), strict=True)
+    assert [tuple(pair) for pair in found.tolist()] == sorted(expected)
+    assert cut == 3
 
 
 def test_a_similarity_is_reached_by_the_pair_that_equals_it() -> None:
