@@ -2,12 +2,13 @@
 
     python benchmarks/near_duplicates.py --sets short,long,million [--repeats 3] [--cache FOLDER]
 
-Every competitor gets the same rows (a Parquet file, written once), each in a fresh process, and they
-take turns in a rotated order. Counted are CPU-seconds of all threads, from texts in memory to pairs
-of rows, without imports and reading; wall time stands beside them. Peak memory is the process's
-(VmHWM): interpreter, libraries, rows and all. The truth is an exact join by prefix filter (Bayardo,
-Ma and Srikant, 2007) over integer codes of the texts' own characters, which no sketch and no code of
-`pedigree` takes part in. Needs datasketch, xxhash, rensa and daft beside the project's packages.
+Every competitor gets the same rows (a Parquet file, written once), each in a fresh process, and
+they take turns in a rotated order. Counted are CPU-seconds of all threads, from texts in memory to
+pairs of rows, without imports and reading; wall time stands beside them. Peak memory is the whole
+process's (VmHWM): interpreter, libraries, rows and all. The truth is an exact join by prefix filter
+(Bayardo, Ma and Srikant, 2007) over integer codes of the texts' own characters, in which no sketch
+and no code of `pedigree` takes part. Needs datasketch, xxhash, rensa and daft beside the project's
+packages.
 
 Peers' pairs are unverified: the price of verifying them is not in their time.
 """
@@ -183,7 +184,9 @@ def run_rensa(shingle: Shingle) -> Callable[..., Integers]:
         index = RMinHashLSH(SIMILARITY[0] / SIMILARITY[1], BANDS * ROWS, BANDS)
         index.insert_many(hashes)
         found = index.query_all(hashes)
-        pairs = [(row, other) for row, others in enumerate(found) for other in others if row < other]
+        pairs = [
+            (row, other) for row, others in enumerate(found) for other in others if row < other
+        ]
         return np.array(pairs, np.int64).reshape(-1, 2)
 
     return run
@@ -213,9 +216,7 @@ def run_rensa_flags(shingle: Shingle) -> Callable[..., None]:
     def run(texts: pa.ChunkedArray, _: list[str]) -> None:
         from rensa import RMinHash, RMinHashLSH
 
-        matrix = RMinHash.digest_matrix_from_token_sets(
-            map(list, shingle(texts)), BANDS * ROWS, 42
-        )
+        matrix = RMinHash.digest_matrix_from_token_sets(map(list, shingle(texts)), BANDS * ROWS, 42)
         index = RMinHashLSH(SIMILARITY[0] / SIMILARITY[1], BANDS * ROWS, BANDS)
         index.query_duplicate_flags_matrix_one_shot(matrix)
 
@@ -324,7 +325,7 @@ def code_words(texts: Sequence[str]) -> tuple[Integers, Integers]:
 def join_exactly(row: Integers, codes: Integers, rows: int) -> set[int]:
     """Return all pairs of sets with a Jaccard of 0.8 or more, as ``left * rows + right``.
 
-    Two such sets share one of the ``n - ceil(0.8 n) + 1`` rarest members of either.
+    Of the ``n - ceil(0.8 n) + k`` rarest members of each, two such sets share k or more.
     """
     from scipy.sparse import csr_array
 
@@ -339,14 +340,16 @@ def join_exactly(row: Integers, codes: Integers, rows: int) -> set[int]:
     ones = np.ones(len(codes), np.int32)
     whole = csr_array((ones, codes.astype(np.int32), starts), shape=(rows, width))
     needed = -(-sizes * SIMILARITY[0] // SIMILARITY[1])
-    early = np.arange(len(codes)) - starts[row] <= (sizes - needed)[row]
+    shared = max(int(needed[needed > 0].min(initial=1 << 30)) // 20, 1)
+    early = np.arange(len(codes)) - starts[row] < (sizes - needed + shared)[row]
     begins = np.concatenate([[0], np.cumsum(np.bincount(row[early], minlength=rows))])
     prefix = csr_array((ones[early], codes[early].astype(np.int32), begins), shape=(rows, width))
     turned = prefix.T.tocsr()
     found: set[int] = set()
     for start in range(0, rows, 1000):
         near = (prefix[start : start + 1000] @ turned).tocoo()
-        left, right = near.row + start, near.col
+        enough = near.data >= shared
+        left, right = near.row[enough] + start, near.col[enough]
         small, large = np.minimum(sizes[left], sizes[right]), np.maximum(sizes[left], sizes[right])
         open_pairs = (left < right) & (small * SIMILARITY[1] >= large * SIMILARITY[0])
         left, right = left[open_pairs], right[open_pairs]
@@ -377,7 +380,7 @@ def normalise(texts: pa.ChunkedArray) -> list[str]:
 
 
 def find_truth(rows: Path) -> tuple[set[int], set[int]]:
-    """Return the exact pairs of a file's rows by characters and in either view; cached beside it."""
+    """Return the exact pairs of a file's rows, by characters and in either view; kept beside it."""
     cached = rows.with_suffix(".truth.npz")
     if not cached.exists():
         texts = normalise(pq.read_table(rows)["text"])
