@@ -420,15 +420,16 @@ def judge(pairs: Integers | None, truth: set[int], rows: int) -> str:
 def compare(name: str, rows: Path, names: Sequence[str], repeats: int) -> None:
     """Print one set's table."""
     count = pq.read_metadata(rows).num_rows
-    by_characters, either = find_truth(rows)
-    print(f"\n### {name}: {count:,} texts, {len(either):,} pairs of 0.8 or more", end="")
-    print(f" ({len(by_characters):,} by characters)\n", flush=True)
     results: dict[str, list[dict[str, Any]]] = {one: [] for one in names}
     for turn in range(repeats):
         shift = turn * max(len(names) // repeats, 1) % len(names)
         for one in [*names[shift:], *names[:shift]]:
             results[one].append(measure(one, rows))
-            print(f"{one}: {results[one][-1]['cpu']:.2f} s", file=sys.stderr, flush=True)
+            took = results[one][-1]
+            print(f"{one}: {took['cpu']:.2f} of {took['wall']:.1f} s", file=sys.stderr, flush=True)
+    by_characters, either = find_truth(rows)
+    print(f"\n### {name}: {count:,} texts, {len(either):,} pairs of 0.8 or more", end="")
+    print(f" ({len(by_characters):,} by characters)\n", flush=True)
     print("| | CPU-seconds: median (min to max) | wall | times ours | recall | false | peak MB |")
     print("|---|---|---|---|---|---|---|")
     base = statistics.median(r["cpu"] for r in results[names[0]])
