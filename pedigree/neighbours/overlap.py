@@ -29,7 +29,8 @@ Integers: TypeAlias = npt.NDArray[np.int64]
 WORD_BITS = 128
 _MIN_BITS, _MAX_BITS = 256, 8192
 _PAIRS = 1 << 14
-_EXACT_PAIRS = 1 << 9
+# Text whose sets are compared at a time: the working memory of one step stays in the cache.
+_EXACT_BYTES = 1 << 17
 _CELLS = 1 << 21
 _FILLER = np.uint64(2**64 - 2)
 
@@ -75,8 +76,8 @@ def count_common(normal: pa.LargeStringArray, pairs: Integers, at_least: Fractio
     normal, pairs = normal.filter(pa.array(used)), place[pairs]
     possible = np.flatnonzero(_may_reach(normal, pairs, at_least))
     counts = [
-        _count_exactly(normal, pairs[possible[start : start + _EXACT_PAIRS]])
-        for start in range(0, len(possible), _EXACT_PAIRS)
+        _count_exactly(normal, pairs[possible[start:stop]])
+        for start, stop in _equal_work(normal, pairs[possible])
     ]
     common, union = (
         np.concatenate([one[i] for one in counts]) if counts else np.empty(0, np.int64)
@@ -84,6 +85,18 @@ def count_common(normal: pa.LargeStringArray, pairs: Integers, at_least: Fractio
     )
     reached = common * at_least.denominator >= union * at_least.numerator
     return Overlaps(possible[reached], common[reached], union[reached])
+
+
+def _equal_work(normal: pa.LargeStringArray, pairs: Integers) -> Iterator[tuple[int, int]]:
+    """Yield the bounds of consecutive pairs whose texts hold about `_EXACT_BYTES` together."""
+    lengths = np.diff(buffers_of(normal)[1])
+    work = np.cumsum(lengths[pairs].sum(axis=1))
+    start = 0
+    while start < len(pairs):
+        done = int(work[start - 1]) if start else 0
+        stop = max(int(np.searchsorted(work, done + _EXACT_BYTES, "right")), start + 1)
+        yield start, stop
+        start = stop
 
 
 def _may_reach(normal: pa.LargeStringArray, pairs: Integers, at_least: Fraction) -> npt.NDArray:
