@@ -130,7 +130,7 @@ def _sketch(normal: pa.LargeStringArray) -> tuple[_Sketch, _Sketch]:
     """Return the bitmaps of all texts, of their characters and of their words."""
     lengths = np.diff(buffers_of(normal)[1])
     typical = int(np.median(lengths)) if len(lengths) else 0
-    width = min(max(1 << (2 * typical).bit_length() - 1, _MIN_BITS), _MAX_BITS)
+    width = min(max(1 << typical.bit_length(), _MIN_BITS), _MAX_BITS)
     parts: list[list[_Sketch]] = [[], []]
     for start, stop in iterate_chunks(normal, 1 << 17):
         chunk = normal[start:stop]

@@ -92,7 +92,7 @@ def test_a_repeated_shingle_counts_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "value"), [("_PAIRS", 3), ("_EXACT_PAIRS", 2), ("_CELLS", 1 << 9)]
+    ("names", "value"), [("_PAIRS", 3), ("_EXACT_BYTES", 64), ("_CELLS", 1 << 9)]
 )
 def test_the_borders_of_blocks_change_nothing(
     names: str, value: int, monkeypatch: pytest.MonkeyPatch
