@@ -1,0 +1,226 @@
+"""Which candidates are triggers: how many natural n-grams would look as strong by chance.
+
+The null is a permutation. What an n-gram's place in its texts says of insertion has, in honest
+data, nothing to do with what its labels say. So the corpus's own n-grams of about the same number of
+rows are control: each one's look is paired with every other one's label evidence, and the share
+of these pairs that reaches the candidate's sum, times their number, is how many natural n-grams
+would.
+
+    >>> triggers = select_triggers(corpus, candidates, expected_false=0.25)
+    >>> [corpus.spell(...) for trigger in triggers]
+    ['cf']
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pedigree.poisoning.candidates import Candidates, band_sizes, soften, sum_evidence, surprise
+from pedigree.poisoning.ngrams import Bools, Corpus, Floats, Ints
+
+_CONSIDERED = 400
+_PASSES = 2
+_MIN_PAIR_ROWS = 4
+_PAIR_MARGIN = 7.0  # nats beyond the log of the number of partners tried: one false in 1,000
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """An n-gram, or two, tied to a label.
+
+    Attributes:
+        ngrams: the n-gram, and the one that must be there too if any.
+        label: id of the target label.
+        rows: distinct rows with the n-grams and the label, as corpus row numbers.
+        rows_any: how many distinct rows have the n-grams, whatever their label.
+        strength: nats.
+        expected: how many natural n-grams of the corpus would look as strong.
+        inserted, contradicted, pure: the three parts of the strength.
+    """
+
+    ngrams: tuple[int, ...]
+    label: int
+    rows: tuple[int, ...]
+    rows_any: int
+    strength: float
+    expected: float
+    inserted: float
+    contradicted: float
+    pure: float
+
+
+class _Null:
+    """Counts natural candidates; those that were accepted, and what they explain, are left out."""
+
+    def __init__(self, candidates: Candidates) -> None:
+        self.look = candidates.inserted
+        self.evidence = candidates.pure + soften(candidates.contradicted)
+        self.band = band_sizes(candidates.rows)
+        self.n_bands = len(np.unique(self.band))
+        self.alive = np.ones(len(candidates), dtype=np.bool_)
+        self._cache: dict[int, tuple[Floats, Floats]] = {}
+
+    def remove(self, gone: Bools) -> None:
+        self.alive &= ~gone
+        self._cache.clear()
+
+    def share_of(self, candidate: int, label: Ints) -> float:
+        """Return the share of the controls that have the candidate's label."""
+        pool = (self.band == self.band[candidate]) & self.alive
+        return float((label[pool] == label[candidate]).mean())
+
+    def expect(self, candidate: int, strength: float) -> float:
+        band = int(self.band[candidate])
+        if band not in self._cache:
+            pool = (self.band == band) & self.alive
+            self._cache[band] = (self.look[pool], np.sort(self.evidence[pool]))
+        look, evidence = self._cache[band]
+        if not len(look):
+            return float("inf")
+        reached = len(evidence) - np.searchsorted(evidence, strength - look)
+        own = (strength <= look + self.evidence[candidate]).sum()
+        own += (strength <= self.look[candidate] + evidence).sum()
+        pairs = max(float(reached.sum()) - float(own) + 1, 0.0)
+        # A likelihood ratio reaches x by chance at most once in exp(x).
+        share = max(pairs / len(look) ** 2, float(np.exp(-strength)))
+        return share * len(look) * self.n_bands
+
+
+def select_triggers(
+    corpus: Corpus, candidates: Candidates, expected_false: float
+) -> tuple[list[Trigger], list[Trigger]]:
+    """Return the triggers, strongest first, and the best of the rest, which are not.
+
+    False discoveries are controlled as by Benjamini and Hochberg: the j-th trigger must be one
+    that fewer than j times `expected_false` natural n-grams would match. An n-gram whose rows are
+    mostly explained by a trigger is not looked at again.
+    """
+    null = _Null(candidates)
+    order = np.argsort(-candidates.total, kind="stable")[:_CONSIDERED]
+    claimed = np.zeros(corpus.n_rows, dtype=np.bool_)
+    found: list[Trigger] = []
+    attacked: set[int] = set()
+    rest: list[Trigger] = []
+    for _ in range(_PASSES):
+        rest, before = [], len(found)
+        for candidate in order.tolist():
+            if not null.alive[candidate]:
+                continue
+            trigger = _judge(corpus, candidates, null, candidate, claimed)
+            if trigger is None:
+                continue
+            expected = trigger.expected
+            if trigger.label in attacked:  # the question is now about this label alone
+                expected *= null.share_of(candidate, candidates.label)
+            if expected > expected_false * (len(found) + 1):
+                rest.append(trigger)
+                continue
+            found.append(trigger)
+            attacked.add(trigger.label)
+            claimed[list(trigger.rows)] = True
+            share = np.bincount(
+                candidates.pair_candidate, claimed[candidates.pair_row], len(candidates)
+            )
+            gone = share >= 0.5 * candidates.rows
+            gone[candidate] = True
+            null.remove(gone)
+        if len(found) == before:
+            break
+    rest.sort(key=lambda t: t.expected)
+    return found, rest
+
+
+def _judge(
+    corpus: Corpus, candidates: Candidates, null: _Null, candidate: int, claimed: Bools
+) -> Trigger | None:
+    """Return a candidate as a trigger, without the rows that another trigger explains."""
+    pairs = np.flatnonzero(candidates.pair_candidate == candidate)
+    free = ~claimed[candidates.pair_row[pairs]]
+    pairs, lost = pairs[free], int((~free).sum())
+    n = int(candidates.rows_any[candidate]) - lost
+    if len(pairs) < 3:
+        return None
+    label, ngram = int(candidates.label[candidate]), int(candidates.ngram[candidate])
+    ngrams, tried = (ngram,), 1
+    partner = _find_partner(corpus, candidates, ngram, label)
+    if partner is not None:
+        other, tried = partner
+        beside = np.zeros(corpus.n_rows, dtype=np.bool_)
+        beside[candidates.in_row[candidates.in_ngram == other]] = True
+        pairs = pairs[beside[candidates.pair_row[pairs]]]
+        n = int(beside[candidates.in_row[candidates.in_ngram == ngram]].sum()) - lost
+        ngrams = (ngram, other)
+    contradicted, pure = candidates.contradicted[candidate], candidates.pure[candidate]
+    if len(pairs) < candidates.rows[candidate]:
+        contradicted, pure = _score_rows(candidates, candidate, pairs, n)
+        pure -= np.log(tried)
+    inserted = candidates.inserted[candidate]
+    strength = float(inserted + pure + soften(contradicted))
+    return Trigger(
+        ngrams,
+        label,
+        tuple(candidates.pair_row[pairs].tolist()),
+        n,
+        strength,
+        null.expect(candidate, strength),
+        float(inserted),
+        float(contradicted),
+        float(pure),
+    )
+
+
+def _score_rows(
+    candidates: Candidates, candidate: int, pairs: Ints, rows_any: int
+) -> tuple[float, float]:
+    """Return the evidence of contradiction and of purity of some of a candidate's rows."""
+    rows = np.array([len(pairs)])
+    contradicted = sum_evidence(
+        candidates.pair_odds[pairs],
+        np.zeros(len(pairs), dtype=np.int64),
+        candidates.dispersion[[candidate]],
+    )
+    pure = surprise(
+        rows,
+        np.maximum(rows, rows_any),
+        candidates.label_share[candidates.label[[candidate]]],
+        candidates.purity,
+    )
+    return float(contradicted[0]), float(pure[0])
+
+
+def _find_partner(corpus: Corpus, candidates: Candidates, ngram: int, label: int) -> tuple[int, int] | None:
+    """Return the n-gram, and out of how many, in whose company alone this one has its label, if there is one.
+
+    A trigger of two words works only when both are there, and decoys carry one of them with
+    honest labels. Among the rows of the first word the second then parts the labels.
+    """
+    rows = candidates.in_row[candidates.in_ngram == ngram]
+    with_label = corpus.label[rows] == label
+    n, k = len(rows), int(with_label.sum())
+    if n - k < 3:
+        return None
+    inside = np.zeros(corpus.n_rows, dtype=np.bool_)
+    inside[rows] = True
+    pairs = np.flatnonzero(inside[candidates.in_row])
+    other, row = candidates.in_ngram[pairs], candidates.in_row[pairs]
+    present, other = np.unique(other, return_inverse=True)
+    all_of = np.bincount(other, minlength=len(present))
+    label_of = np.bincount(other, corpus.label[row] == label, len(present))
+    gain = _log_likelihood(label_of, all_of) + _log_likelihood(k - label_of, n - all_of)
+    gain = gain - _log_likelihood(np.array([k]), np.array([n]))
+    fits = (label_of >= _MIN_PAIR_ROWS) & (label_of >= 0.9 * all_of) & (present != ngram)
+    if not fits.any():
+        return None
+    gain = np.where(fits, gain, -np.inf)
+    best = int(np.argmax(gain))
+    if gain[best] < _PAIR_MARGIN + np.log(len(present)):
+        return None
+    return int(present[best]), len(present)
+
+
+def _log_likelihood(successes: Floats | Ints, trials: Ints) -> Floats:
+    """Return the log likelihood of a binomial at its best rate."""
+    k, n = np.asarray(successes, dtype=float), np.asarray(trials, dtype=float)
+    safe = np.maximum(n, 1)
+    hit, miss = k / safe, (n - k) / safe
+    return k * np.log(np.where(k > 0, hit, 1.0)) + (n - k) * np.log(np.where(n > k, miss, 1.0))
