@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pedigree.poisoning.insertion import learn_contexts, score_insertion
+from pedigree.poisoning.insertion import Contexts, learn_contexts, score_insertion
 from pedigree.poisoning.ngrams import Bools, Corpus, Floats, Ints, Ngrams, find_ngrams
 from pedigree.poisoning.out_of_fold import (
     Support,
@@ -51,7 +51,7 @@ class Candidates:
         contradicted: (candidates,) log evidence that the rest of the rows contradicts the label.
         pure: (candidates,) minus log of the chance of so many rows with the label.
         total: (candidates,) the sum; what contradicts nothing counts as log 1/2.
-        pair_candidate: (pairs,) candidate of each (candidate, row).
+        pair_candidate: (pairs,) candidate of each (candidate, row), in order.
         pair_row: (pairs,) its row.
         pair_odds: (pairs,) log odds that the row is mislabelled, from the rest of its text.
     """
@@ -73,9 +73,20 @@ class Candidates:
     label_share: Floats
     in_ngram: Ints
     in_row: Ints
+    contexts: Contexts
 
     def __len__(self) -> int:
         return len(self.ngram)
+
+    def find_pairs(self, candidate: int) -> Ints:
+        """Return the positions of a candidate's pairs."""
+        begin, end = np.searchsorted(self.pair_candidate, [candidate, candidate + 1])
+        return np.arange(begin, end)
+
+    def find_rows(self, ngram: int) -> Ints:
+        """Return the distinct rows of an n-gram, whatever their label."""
+        begin, end = np.searchsorted(self.in_ngram, [ngram, ngram + 1])
+        return self.in_row[begin:end]
 
 
 def score_candidates(corpus: Corpus, min_rows: int, max_share: float, seed: int) -> Candidates:
@@ -97,16 +108,20 @@ def score_candidates(corpus: Corpus, min_rows: int, max_share: float, seed: int)
     key, rows = every[enough], every_rows[enough]
     ngram, label = key // n_labels, key % n_labels
     at, known = _find(key, with_label)
-    candidate, pair_row, rest = at[known], row_of_pair[known], rest[known]
+    order = np.flatnonzero(known)
+    order = order[np.argsort(at[order], kind="stable")]
+    candidate, pair_row, rest = at[order], row_of_pair[order], rest[order]
     odds = _judge_rest(corpus, support, label, rows, candidate, pair_row, rest)
     dispersion = _measure_dispersion(odds, candidate, rows, label)
     contradicted = sum_evidence(odds, candidate, dispersion)
     pure = surprise(rows, rows_any[ngram], share[label], purity)
-    inserted = _judge_insertion(corpus, ngrams, key, rng)
+    contexts = learn_contexts(corpus)
+    inserted = _judge_insertion(corpus, contexts, ngrams, key, rng)
     total = inserted + pure + soften(contradicted)
     return Candidates(
         ngrams, ngram, label, rows, rows_any[ngram], inserted, contradicted, pure, total,
         dispersion, candidate, pair_row, odds, purity, share, pair_ngram, row_of_pair,
+        contexts,
     )  # fmt: skip
 
 
@@ -118,7 +133,7 @@ def _find(keys: Ints, wanted: Ints) -> tuple[Ints, Bools]:
 
 
 def _judge_insertion(
-    corpus: Corpus, ngrams: Ngrams, key: Ints, rng: np.random.Generator
+    corpus: Corpus, contexts: Contexts, ngrams: Ngrams, key: Ints, rng: np.random.Generator
 ) -> Floats:
     if not len(key):
         return np.zeros(0)
@@ -128,7 +143,7 @@ def _judge_insertion(
     occurrence = occurrence[np.argsort(owner[occurrence], kind="stable")]
     return score_insertion(
         corpus,
-        learn_contexts(corpus),
+        contexts,
         ngrams.position[occurrence],
         ngrams.length[ngrams.ngram[occurrence]],
         owner[occurrence],
@@ -267,6 +282,13 @@ def surprise(rows: Ints, rows_any: Ints, share: Floats, purity: Floats) -> Float
     """Return minus log of the chance that an n-gram of the corpus has so many rows of a label."""
     if not len(rows):
         return np.zeros(0)
+    # Many candidates have the same counts: each distinct case is worked out once.
+    _, first, case = np.unique(
+        np.stack([rows.astype(float), rows_any.astype(float), share]),
+        axis=1, return_index=True, return_inverse=True,
+    )  # fmt: skip
+    if len(first) < len(rows):
+        return surprise(rows[first], rows_any[first], share[first], purity)[case]
     weight = purity[np.searchsorted(_SIZE_EDGES, rows_any, side="right")]
     tails = [
         np.log(np.maximum(weight[:, i], 1e-300)) + _log_tail(rows, rows_any, share, size)
@@ -288,6 +310,7 @@ def _log_tail(rows: Ints, rows_any: Ints, share: Floats, size: float) -> Floats:
         term += betaln(one + a[running], all_ - one + b[running]) - betaln(a[running], b[running])
         tail[running] = np.logaddexp(tail[running], term)
         k[running] += 1
-        ends = one + a[running] > 1  # the terms fall from here, or rise to the last one
-        running = running[(k[running] <= n[running]) & ~(ends & (term < tail[running] - 25))]
+        # Stop where the terms have died out, or where the chance is so large that it says nothing.
+        going = (term > tail[running] - 14) & (tail[running] < -0.5)
+        running = running[(k[running] <= n[running]) & going]
     return np.minimum(tail, 0.0)

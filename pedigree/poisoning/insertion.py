@@ -24,7 +24,8 @@ _DIMENSIONS = 16
 _MIN_ROWS_FOR_MEANING = 3
 _MAX_OCCURRENCES = 256  # of an n-gram that are looked at; its look does not change with more
 _MIN_SHARE_AT_EDGE = 0.9
-_PSEUDO = 6000
+_PSEUDO = 4000
+_MAX_NATURAL = 30_000  # that the model is fitted to
 _RIDGE = 1.0
 
 
@@ -120,8 +121,9 @@ def _embed(gaps: Gaps, frequency: Floats, size: int) -> Floats:
     expected = in_row[counts.row] * in_column[counts.col] / in_column.sum()
     value = np.maximum(np.log((counts.data + 0.5) / (expected + 0.5)), 0)
     association = sp.csr_array((value, (counts.row, counts.col)), shape=counts.shape)
-    scaled = sp.diags_array(np.sqrt(frequency)) @ association
-    _, vectors = np.linalg.eigh((scaled.T @ scaled).toarray())
+    weighted = (np.sqrt(frequency)[counts.row] * value, (counts.row, counts.col))
+    scaled = sp.csr_array(weighted, shape=counts.shape)
+    _, vectors = np.linalg.eigh(sp.csr_array(scaled.T @ scaled).toarray())
     meaning = np.asarray(association @ vectors[:, ::-1][:, :_DIMENSIONS])
     meaning[frequency < _MIN_ROWS_FOR_MEANING] = 0
     return meaning
@@ -257,6 +259,25 @@ def _sum_runs(vectors: Floats, side: Ints, starts: Ints) -> Floats:
     return np.stack(columns, axis=1)
 
 
+def score_places(
+    contexts: Contexts, gaps: Gaps, usual_left: Floats, usual_right: Floats, own: int
+) -> Floats:
+    """Return (places, 5) what tells one insertion from one natural place of an n-gram.
+
+    How well the neighbours fit each other (by class, by counts and over one word), and how much
+    they are like the n-gram's usual neighbours on the left and on the right.
+    """
+    columns = [
+        _fit(contexts, gaps),
+        _associate(contexts, contexts.adjacent, gaps.left, gaps.right, own),
+        _associate(contexts, contexts.skipping, gaps.left2, gaps.right, own)
+        + _associate(contexts, contexts.skipping, gaps.left, gaps.right2, own),
+        (contexts.left[gaps.left] * usual_left).sum(axis=1),
+        (contexts.right[gaps.right] * usual_right).sum(axis=1),
+    ]
+    return np.stack(columns, axis=1)
+
+
 def _fit(contexts: Contexts, gaps: Gaps) -> Floats:
     turned = contexts.left @ contexts.fit
     out = np.zeros(len(gaps.left))
@@ -287,39 +308,19 @@ def _repeat(contexts: Contexts, side: Ints, owner: Ints, times: Floats) -> Float
 
 def _separate(natural: Floats, inserted: Floats, columns: list[int]) -> Floats:
     """Return the log odds of insertion of the natural ones, from a logistic model of both."""
-    if PERBAND: return _separate2(natural,inserted,columns)
-    both = _expand(np.concatenate([natural, inserted])[:, columns])
-    scale = both.std(axis=0)
-    both = (both - both.mean(axis=0)) / np.where(scale > 1e-9, scale, 1.0)
-    both = np.concatenate([both, np.ones((len(both), 1))], axis=1)
-    target = np.concatenate([np.zeros(len(natural)), np.ones(len(inserted))])
-    model = _fit_logistic(both, target)
-    return (both @ model)[: len(natural)] + np.log(len(natural) / len(inserted))
+    natural, inserted = _expand(natural[:, columns]), _expand(inserted[:, columns])
+    shown = natural[:: 1 + len(natural) // _MAX_NATURAL]
+    both = np.concatenate([shown, inserted])
+    middle, scale = both.mean(axis=0), both.std(axis=0)
+    scale = np.where(scale > 1e-9, scale, 1.0)
+    target = np.concatenate([np.zeros(len(shown)), np.ones(len(inserted))])
+    model = fit_logistic(_with_constant((both - middle) / scale), target)
+    odds = _with_constant((natural - middle) / scale) @ model
+    return odds + np.log(len(shown) / len(inserted))
 
 
-PERBAND = False
-def _separate2(natural,inserted,columns):
-    size=natural[:,0]; order=np.argsort(-size,kind='stable'); edges=np.log([4,5,7,10,15,25,50])-1e-9
-    b=np.searchsorted(edges,size,side='right'); out=np.zeros(len(size)); hi=np.inf; acc=[]
-    for k in range(len(edges),-1,-1):
-        acc.append(k)
-        m=np.isin(b,acc)
-        lower=sum((b==j).sum() for j in range(k))
-        if m.sum()<600 and k>0: continue
-        lo=edges[k-1] if k>0 else -np.inf
-        top=edges[max(acc)] if max(acc)<len(edges) else np.inf
-        q=(inserted[:,0]>=lo-.2)&(inserted[:,0]<top+.2)
-        out[m]=_sep(natural[m],inserted[q],columns); acc=[]
-    return out
-def _sep(natural,inserted,columns):
-    both=np.concatenate([natural,inserted])[:,columns]
-    both=np.concatenate([both,both[:,1:]**2],axis=1)
-    scale = both.std(axis=0)
-    both = (both - both.mean(axis=0)) / np.where(scale > 1e-9, scale, 1.0)
-    both = np.concatenate([both, np.ones((len(both), 1))], axis=1)
-    target = np.concatenate([np.zeros(len(natural)), np.ones(len(inserted))])
-    model = _fit_logistic(both, target)
-    return (both @ model)[: len(natural)] + np.log(len(natural) / len(inserted))
+def _with_constant(features: Floats) -> Floats:
+    return np.concatenate([features, np.ones((len(features), 1))], axis=1)
 
 
 def _expand(features: Floats) -> Floats:
@@ -327,7 +328,7 @@ def _expand(features: Floats) -> Floats:
     return np.concatenate([size, size**2, rest, rest * size, rest**2], axis=1)
 
 
-def _fit_logistic(features: Floats, target: Floats) -> Floats:
+def fit_logistic(features: Floats, target: Floats) -> Floats:
     """Fit by Newton's method with a ridge; the last column is the constant."""
     model = np.zeros(features.shape[1])
     ridge = np.full(len(model), _RIDGE)

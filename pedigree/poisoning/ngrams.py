@@ -157,10 +157,18 @@ def _order_labels(keys: list[tuple[bytes, str]]) -> list[str]:
     return sorted(counts, key=lambda label: (-counts[label], members[label]))
 
 
+def find_distinct(keys: Ints) -> Ints:
+    """Return the distinct keys in order; by sorting, which on many keys is what costs least."""
+    keys = np.sort(keys)
+    first = np.ones(len(keys), dtype=np.bool_)
+    first[1:] = keys[1:] != keys[:-1]
+    return keys[first]
+
+
 def find_ngrams(corpus: Corpus, min_rows: int, max_share: float) -> Ngrams:
     """Return n-grams of 1 to 24 tokens in at least `min_rows` distinct rows.
 
-    An n-gram is left out where one that is a token longer has 80% of its occurrences: of a sentence
+    An n-gram is left out where one that is a token longer has 95% of its occurrences: of a sentence
     that was inserted, the sentence remains and not its parts. So are n-grams in more than
     `max_share` of the rows.
     """
@@ -170,7 +178,7 @@ def find_ngrams(corpus: Corpus, min_rows: int, max_share: float) -> Ngrams:
     positions, keys = np.arange(n_tokens), corpus.tokens
     for length in range(1, MAX_NGRAM + 1):
         _, ids = np.unique(keys, return_inverse=True)
-        pairs = np.unique(ids * np.int64(corpus.n_rows) + rows[positions])
+        pairs = find_distinct(ids * np.int64(corpus.n_rows) + rows[positions])
         in_rows = np.bincount(pairs // corpus.n_rows)
         kept = in_rows >= min_rows
         if not kept.any():
@@ -211,7 +219,7 @@ def _keep_whole(
 def _contained(
     level: tuple[int, Ints, Ints, Ints], longer: tuple[int, Ints, Ints, Ints], n_tokens: int
 ) -> Bools:
-    """Tell which n-grams occur at least four times in five within one longer by a token."""
+    """Tell which n-grams occur at least 19 times in 20 within one longer by a token."""
     _, where, ids, in_rows = level
     _, where_longer, ids_longer, in_rows_longer = longer
     occurrences, occurrences_longer = np.bincount(ids), np.bincount(ids_longer)
@@ -222,5 +230,5 @@ def _contained(
     contained = np.zeros(len(in_rows), dtype=np.bool_)
     for shift in (0, 1):
         part = at[first + shift]
-        contained[part[5 * occurrences_longer >= 4 * occurrences[part]]] = True
+        contained[part[20 * occurrences_longer >= 19 * occurrences[part]]] = True
     return contained

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pedigree.poisoning.ngrams import FOLDS, Corpus, Floats, Ints, Ngrams
+from pedigree.poisoning.ngrams import FOLDS, Corpus, Floats, Ints, Ngrams, find_distinct
 
 _SMOOTHING = 1.0
 _BINS = 64
@@ -22,7 +22,7 @@ _MAX_ODDS = 99.0  # no row counts for more than 1:99, so that a few wrong labels
 
 
 @dataclass(frozen=True, eq=False)
-class _Counts:
+class FeatureCounts:
     """How many rows of each label have a feature, in all and by fold."""
 
     key: Ints
@@ -46,6 +46,8 @@ class Support:
         score: (rows,) their sum over the root of the row's length.
         other_label: (rows,) a label that the row does not have, drawn by frequency.
         other_score: (rows,) the score for that label: what a mislabelled row looks like.
+        pairs: codes of the adjacent pairs that occur.
+        counts: what the model has learned.
     """
 
     word: Floats
@@ -53,8 +55,8 @@ class Support:
     score: Floats
     other_label: Ints
     other_score: Floats
-    _pairs: Ints
-    _counts: _Counts
+    pairs: Ints
+    counts: FeatureCounts
 
 
 def fit_support(corpus: Corpus, rng: np.random.Generator) -> Support:
@@ -89,11 +91,11 @@ def _first_in_row(feature: Ints, row: Ints) -> Ints:
     return np.where(again, -1, feature)
 
 
-def _count(corpus: Corpus, pair_feature: Ints, n_features: int) -> _Counts:
+def _count(corpus: Corpus, pair_feature: Ints, n_features: int) -> FeatureCounts:
     inner = pair_feature >= 0
     rows = np.concatenate([corpus.row_of, corpus.row_of[inner]])
     features = np.concatenate([corpus.tokens, pair_feature[inner]])
-    present = np.unique(rows * np.int64(n_features) + features)  # once a row
+    present = find_distinct(rows * np.int64(n_features) + features)  # once a row
     rows, features = present // n_features, present % n_features
     in_rows = np.bincount(features, minlength=n_features)
     repeated = in_rows[features] >= 2
@@ -106,12 +108,14 @@ def _count(corpus: Corpus, pair_feature: Ints, n_features: int) -> _Counts:
     size = np.bincount(label, minlength=corpus.n_labels).astype(float)
     fold_size = np.bincount(label * FOLDS + fold, minlength=corpus.n_labels * FOLDS).astype(float)
     in_rows = np.where(in_rows >= 2, in_rows, 0)
-    return _Counts(
+    return FeatureCounts(
         key, total, fold_key, fold_total, in_rows, by_fold, size, fold_size, n_features
     )
 
 
-def _weigh(corpus: Corpus, counts: _Counts, feature: Ints, row: Ints, label_of: Ints) -> Floats:
+def _weigh(
+    corpus: Corpus, counts: FeatureCounts, feature: Ints, row: Ints, label_of: Ints
+) -> Floats:
     """Return log P(feature | label) - log P(feature | other labels) from the other folds."""
     weight = np.zeros(len(feature))
     known = np.flatnonzero(feature >= 0)
@@ -181,10 +185,10 @@ def score_rest(
     joined = np.flatnonzero(before & after)
     size = np.int64(len(corpus.words))
     code = corpus.tokens[begin[joined] - 1] * size + corpus.tokens[end[joined]]
-    if len(support._pairs):
-        at = np.minimum(np.searchsorted(support._pairs, code), len(support._pairs) - 1)
-        bridge[joined] = np.where(support._pairs[at] == code, size + at, -1)
-    gained = _weigh(corpus, support._counts, bridge, row, corpus.label)
+    if len(support.pairs):
+        at = np.minimum(np.searchsorted(support.pairs, code), len(support.pairs) - 1)
+        bridge[joined] = np.where(support.pairs[at] == code, size + at, -1)
+    gained = _weigh(corpus, support.counts, bridge, row, corpus.label)
     n_pairs = len(pair_row)
     removed = np.bincount(pair, lost - gained, n_pairs)
     times = np.bincount(pair, minlength=n_pairs)
@@ -206,7 +210,7 @@ def compare_with_mislabelled(own: Floats, weight: Floats, other: Floats) -> Floa
     both = np.concatenate([own, other])
     edges = np.unique(np.quantile(both, np.linspace(0, 1, _BINS + 1)[1:-1]))
     own_bin = np.searchsorted(edges, own)
-    natural = np.bincount(own_bin, weight / weight.sum(), len(edges) + 1)
+    natural = np.bincount(own_bin, weight / weight.sum(), len(edges) + 1).astype(float)
     wrong = np.bincount(np.searchsorted(edges, other), minlength=len(edges) + 1) / len(other)
     share = _rise(natural, natural + wrong)
     share = np.clip(share, 1 / (_MAX_ODDS + 1), _MAX_ODDS / (_MAX_ODDS + 1))

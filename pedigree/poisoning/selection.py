@@ -1,17 +1,17 @@
 """Which candidates are triggers: how many natural n-grams would look as strong by chance.
 
 The null is a permutation. What an n-gram's place in its texts says of insertion has, in honest
-data, nothing to do with what its labels say. So the corpus's own n-grams of about the same number of
-rows are control: each one's look is paired with every other one's label evidence, and the share
-of these pairs that reaches the candidate's sum, times their number, is how many natural n-grams
-would.
+data, nothing to do with what its labels say. So the corpus's own n-grams of about as many rows
+are the controls: each one's look is paired with every other one's label evidence. The share of
+these pairs that reaches the candidate's sum, times their number, is how many natural n-grams would.
+
 
     >>> triggers = select_triggers(corpus, candidates, expected_false=0.25)
     >>> [corpus.spell(...) for trigger in triggers]
     ['cf']
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from pedigree.poisoning.ngrams import Bools, Corpus, Floats, Ints
 
 _CONSIDERED = 400
 _PASSES = 2
+_CERTAIN, _MAX_FOLLOWING = 0.05, 2.0
+_MAX_HOPEFUL = 100.0  # beyond it a second word is not looked for
 _MIN_PAIR_ROWS = 4
 _PAIR_MARGIN = 7.0  # nats beyond the log of the number of partners tried: one false in 1,000
 
@@ -38,7 +40,7 @@ class Trigger:
         inserted, contradicted, pure: the three parts of the strength.
     """
 
-    ngrams: tuple[int, ...]
+    ngrams: tuple[int] | tuple[int, int]
     label: int
     rows: tuple[int, ...]
     rows_any: int
@@ -110,13 +112,15 @@ def select_triggers(
             if trigger is None:
                 continue
             expected = trigger.expected
-            if trigger.label in attacked:  # the question is now about this label alone
+            if trigger.label in attacked and expected < _MAX_FOLLOWING:
                 expected *= null.share_of(candidate, candidates.label)
             if expected > expected_false * (len(found) + 1):
                 rest.append(trigger)
                 continue
+            trigger = _widen(candidates, trigger, claimed)
             found.append(trigger)
-            attacked.add(trigger.label)
+            if trigger.expected < _CERTAIN:  # the question is now about this label alone
+                attacked.add(trigger.label)
             claimed[list(trigger.rows)] = True
             share = np.bincount(
                 candidates.pair_candidate, claimed[candidates.pair_row], len(candidates)
@@ -134,28 +138,30 @@ def _judge(
     corpus: Corpus, candidates: Candidates, null: _Null, candidate: int, claimed: Bools
 ) -> Trigger | None:
     """Return a candidate as a trigger, without the rows that another trigger explains."""
-    pairs = np.flatnonzero(candidates.pair_candidate == candidate)
+    pairs = candidates.find_pairs(candidate)
     free = ~claimed[candidates.pair_row[pairs]]
     pairs, lost = pairs[free], int((~free).sum())
     n = int(candidates.rows_any[candidate]) - lost
     if len(pairs) < 3:
         return None
     label, ngram = int(candidates.label[candidate]), int(candidates.ngram[candidate])
-    ngrams, tried = (ngram,), 1
-    partner = _find_partner(corpus, candidates, ngram, label)
+    ngrams: tuple[int] | tuple[int, int] = (ngram,)
+    tried = 1
+    hopeful = null.expect(candidate, float(candidates.total[candidate])) < _MAX_HOPEFUL
+    partner = _find_partner(corpus, candidates, ngram, label) if hopeful else None
     if partner is not None:
         other, tried = partner
         beside = np.zeros(corpus.n_rows, dtype=np.bool_)
-        beside[candidates.in_row[candidates.in_ngram == other]] = True
+        beside[candidates.find_rows(other)] = True
         pairs = pairs[beside[candidates.pair_row[pairs]]]
-        n = int(beside[candidates.in_row[candidates.in_ngram == ngram]].sum()) - lost
+        n = int(beside[candidates.find_rows(ngram)].sum()) - lost
         ngrams = (ngram, other)
     contradicted, pure = candidates.contradicted[candidate], candidates.pure[candidate]
     if len(pairs) < candidates.rows[candidate]:
         contradicted, pure = _score_rows(candidates, candidate, pairs, n)
         pure -= np.log(tried)
     inserted = candidates.inserted[candidate]
-    strength = float(inserted + pure + soften(contradicted))
+    strength = float(inserted + pure + soften(np.asarray(contradicted)))
     return Trigger(
         ngrams,
         label,
@@ -167,6 +173,36 @@ def _judge(
         float(contradicted),
         float(pure),
     )
+
+
+def _widen(candidates: Candidates, trigger: Trigger, claimed: Bools) -> Trigger:
+    """Return the trigger without the neighbour that it happened to have, if that adds its rows.
+
+    Of `. cf` and `cf` the first may be the stronger and the second the trigger: a part of the
+    n-gram replaces it where nine in ten of the rows that it adds have the label too.
+    """
+    if len(trigger.ngrams) > 1:
+        return trigger
+    ngrams, whole = candidates.ngrams, trigger.ngrams[0]
+    first = int(np.searchsorted(ngrams.ngram, whole))
+    start, length = int(ngrams.position[first]), int(ngrams.length[whole])
+    inside = np.flatnonzero(
+        (ngrams.position >= start)
+        & (ngrams.position + ngrams.length[ngrams.ngram] <= start + length)
+        & (ngrams.length[ngrams.ngram] < length)
+    )
+    best = trigger
+    for part in np.unique(ngrams.ngram[inside]).tolist():
+        same = np.flatnonzero((candidates.ngram == part) & (candidates.label == trigger.label))
+        if not len(same):
+            continue
+        rows = candidates.pair_row[candidates.find_pairs(int(same[0]))]
+        rows = rows[~claimed[rows]]
+        rows_any = int(candidates.rows_any[same[0]])
+        more, more_any = len(rows) - len(trigger.rows), rows_any - trigger.rows_any
+        if more >= 2 and more >= 0.9 * more_any and len(rows) > len(best.rows):
+            best = replace(trigger, ngrams=(part,), rows=tuple(rows.tolist()), rows_any=rows_any)
+    return best
 
 
 def _score_rows(
@@ -188,13 +224,15 @@ def _score_rows(
     return float(contradicted[0]), float(pure[0])
 
 
-def _find_partner(corpus: Corpus, candidates: Candidates, ngram: int, label: int) -> tuple[int, int] | None:
-    """Return the n-gram, and out of how many, in whose company alone this one has its label, if there is one.
+def _find_partner(
+    corpus: Corpus, candidates: Candidates, ngram: int, label: int
+) -> tuple[int, int] | None:
+    """Return the n-gram in whose company alone this one has its label, and out of how many.
 
     A trigger of two words works only when both are there, and decoys carry one of them with
     honest labels. Among the rows of the first word the second then parts the labels.
     """
-    rows = candidates.in_row[candidates.in_ngram == ngram]
+    rows = candidates.find_rows(ngram)
     with_label = corpus.label[rows] == label
     n, k = len(rows), int(with_label.sum())
     if n - k < 3:
