@@ -23,6 +23,7 @@ from pedigree.poisoning.selection import Trigger
 # Measured on common words at 1% of SST-2: this names 93% to 99% of the poisoned rows and half of
 # those in which the word is natural.
 _MIN_POSTERIOR = 0.5
+_MIN_NATURAL = 2.0  # below, what is usual of the word is not known well enough to part rows
 _TRAINING = 20_000
 _PRIOR_ROWS = 5.0
 
@@ -90,7 +91,7 @@ def weigh_rows(
     share = float(candidates.label_share[trigger.label])
     honest = trigger.rows_any - len(trigger.rows)  # these are not of the target label
     natural = honest * share / (1 - share)
-    if natural < 1:
+    if natural < _MIN_NATURAL:
         return certain
     prior = max(1 - natural / len(trigger.rows), 0.05)
     odds = np.full(len(trigger.rows), np.log(prior / (1 - prior)))

@@ -6,11 +6,12 @@ are the controls: each one's look is paired with every other one's label evidenc
 these pairs that reaches the candidate's sum, times their number, is how many natural n-grams would.
 
 
-    >>> triggers = select_triggers(corpus, candidates, expected_false=0.25)
+    >>> triggers = select_triggers(corpus, candidates, limit=0.25)
     >>> [corpus.spell(...) for trigger in triggers]
     ['cf']
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,10 +21,13 @@ from pedigree.poisoning.ngrams import Bools, Corpus, Floats, Ints
 
 _CONSIDERED = 400
 _PASSES = 2
-_CERTAIN, _MAX_FOLLOWING = 0.05, 2.0
+# Once a label is attacked beyond doubt, other n-grams of the same label need less: several trigger
+# words often share the rows. On clean corpora 5 in 6 of the most suspect n-grams are above 1.5.
+_CERTAIN, _FOLLOWING = 0.05, 1.5
+_COUNTED, _TOP = 10, 120  # pairs that are counted rather than extrapolated; ends of the two lists
 _MAX_HOPEFUL = 100.0  # beyond it a second word is not looked for
 _MIN_PAIR_ROWS = 4
-_PAIR_MARGIN = 7.0  # nats beyond the log of the number of partners tried: one false in 1,000
+_PAIR_MARGIN = 4.6  # nats beyond the log of the number of partners tried: one false in 100
 
 
 @dataclass(frozen=True)
@@ -74,27 +78,38 @@ class _Null:
     def expect(self, candidate: int, strength: float) -> float:
         band = int(self.band[candidate])
         if band not in self._cache:
-            pool = (self.band == band) & self.alive
-            self._cache[band] = (self.look[pool], np.sort(self.evidence[pool]))
-        look, evidence = self._cache[band]
-        if not len(look):
+            pool = np.flatnonzero((self.band == band) & self.alive)
+            self._cache[band] = (pool, np.sort(self.evidence[pool]))
+        pool, evidence = self._cache[band]
+        others = pool[pool != candidate]
+        if not len(others):
             return float("inf")
-        reached = len(evidence) - np.searchsorted(evidence, strength - look)
-        own = (strength <= look + self.evidence[candidate]).sum()
-        own += (strength <= self.look[candidate] + evidence).sum()
-        pairs = max(float(reached.sum()) - float(own) + 1, 0.0)
+        look = self.look[others]
+        reached = float((len(evidence) - np.searchsorted(evidence, strength - look)).sum())
+        reached -= float((look + self.evidence[candidate] >= strength).sum())
+        if reached < _COUNTED:
+            reached = self._extrapolate(others, strength)
         # A likelihood ratio reaches x by chance at most once in exp(x).
-        share = max(pairs / len(look) ** 2, float(np.exp(-strength)))
-        return share * len(look) * self.n_bands
+        share = max(reached / len(others) ** 2, float(np.exp(-strength)))
+        return share * len(others) * self.n_bands
+
+    def _extrapolate(self, others: Ints, strength: float) -> float:
+        """Return how many pairs would reach what next to none does: an exponential tail."""
+        look = np.sort(self.look[others])[::-1][:_TOP]
+        evidence = np.sort(self.evidence[others])[::-1][:_TOP]
+        sums = np.sort((look[:, None] + evidence[None, :]).ravel())[::-1]
+        near, far = sums[min(_COUNTED, len(sums)) - 1], sums[min(10 * _COUNTED, len(sums)) - 1]
+        width = max(1.0, float(near - far) / math.log(10))
+        return _COUNTED * math.exp(-max(strength - float(near), 0.0) / width)
 
 
 def select_triggers(
-    corpus: Corpus, candidates: Candidates, expected_false: float
+    corpus: Corpus, candidates: Candidates, limit: float
 ) -> tuple[list[Trigger], list[Trigger]]:
     """Return the triggers, strongest first, and the best of the rest, which are not.
 
     False discoveries are controlled as by Benjamini and Hochberg: the j-th trigger must be one
-    that fewer than j times `expected_false` natural n-grams would match. An n-gram whose rows are
+    that fewer than j times `limit` natural n-grams would match. An n-gram whose rows are
     mostly explained by a trigger is not looked at again.
     """
     null = _Null(candidates)
@@ -111,15 +126,12 @@ def select_triggers(
             trigger = _judge(corpus, candidates, null, candidate, claimed)
             if trigger is None:
                 continue
-            expected = trigger.expected
-            if trigger.label in attacked and expected < _MAX_FOLLOWING:
-                expected *= null.share_of(candidate, candidates.label)
-            if expected > expected_false * (len(found) + 1):
+            if not _is_found(trigger, candidates, null, candidate, len(found), attacked, limit):
                 rest.append(trigger)
                 continue
             trigger = _widen(candidates, trigger, claimed)
             found.append(trigger)
-            if trigger.expected < _CERTAIN:  # the question is now about this label alone
+            if trigger.expected < _CERTAIN:
                 attacked.add(trigger.label)
             claimed[list(trigger.rows)] = True
             share = np.bincount(
@@ -134,6 +146,23 @@ def select_triggers(
     return found, rest
 
 
+def _is_found(
+    trigger: Trigger,
+    candidates: Candidates,
+    null: _Null,
+    candidate: int,
+    n_found: int,
+    attacked: set[int],
+    limit: float,
+) -> bool:
+    if trigger.expected <= limit * (n_found + 1):
+        return True
+    if trigger.label not in attacked:
+        return False
+    # The question is now about this label alone.
+    return trigger.expected * null.share_of(candidate, candidates.label) <= _FOLLOWING
+
+
 def _judge(
     corpus: Corpus, candidates: Candidates, null: _Null, candidate: int, claimed: Bools
 ) -> Trigger | None:
@@ -146,11 +175,11 @@ def _judge(
         return None
     label, ngram = int(candidates.label[candidate]), int(candidates.ngram[candidate])
     ngrams: tuple[int] | tuple[int, int] = (ngram,)
-    tried = 1
+    split = 0.0
     hopeful = null.expect(candidate, float(candidates.total[candidate])) < _MAX_HOPEFUL
     partner = _find_partner(corpus, candidates, ngram, label) if hopeful else None
     if partner is not None:
-        other, tried = partner
+        other, split = partner
         beside = np.zeros(corpus.n_rows, dtype=np.bool_)
         beside[candidates.find_rows(other)] = True
         pairs = pairs[beside[candidates.pair_row[pairs]]]
@@ -158,8 +187,9 @@ def _judge(
         ngrams = (ngram, other)
     contradicted, pure = candidates.contradicted[candidate], candidates.pure[candidate]
     if len(pairs) < candidates.rows[candidate]:
-        contradicted, pure = _score_rows(candidates, candidate, pairs, n)
-        pure -= np.log(tried)
+        contradicted, pure_rest = _score_rows(candidates, candidate, pairs, n)
+        # Of two words, what the first says of the label and how well the second parts the rest.
+        pure = pure + split if partner else pure_rest
     inserted = candidates.inserted[candidate]
     strength = float(inserted + pure + soften(np.asarray(contradicted)))
     return Trigger(
@@ -226,8 +256,8 @@ def _score_rows(
 
 def _find_partner(
     corpus: Corpus, candidates: Candidates, ngram: int, label: int
-) -> tuple[int, int] | None:
-    """Return the n-gram in whose company alone this one has its label, and out of how many.
+) -> tuple[int, float] | None:
+    """Return the n-gram in whose company alone this one has its label, and how clearly, in nats.
 
     A trigger of two words works only when both are there, and decoys carry one of them with
     honest labels. Among the rows of the first word the second then parts the labels.
@@ -251,9 +281,8 @@ def _find_partner(
         return None
     gain = np.where(fits, gain, -np.inf)
     best = int(np.argmax(gain))
-    if gain[best] < _PAIR_MARGIN + np.log(len(present)):
-        return None
-    return int(present[best]), len(present)
+    margin = float(gain[best]) - math.log(len(present))
+    return (int(present[best]), margin) if margin >= _PAIR_MARGIN else None
 
 
 def _log_likelihood(successes: Floats | Ints, trials: Ints) -> Floats:
