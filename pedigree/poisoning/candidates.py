@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pedigree.poisoning.insertion import Contexts, learn_contexts, score_insertion
-from pedigree.poisoning.ngrams import Bools, Corpus, Floats, Ints, Ngrams, find_ngrams
+from pedigree.poisoning.ngrams import Bools, Corpus, Floats, Ints, Ngrams, find_affixes, find_ngrams
 from pedigree.poisoning.out_of_fold import (
     Support,
     compare_with_mislabelled,
@@ -74,6 +74,7 @@ class Candidates:
     in_ngram: Ints
     in_row: Ints
     contexts: Contexts
+    support: Support
 
     def __len__(self) -> int:
         return len(self.ngram)
@@ -94,6 +95,27 @@ def score_candidates(corpus: Corpus, min_rows: int, max_share: float, seed: int)
     rng = np.random.default_rng(seed)
     support = fit_support(corpus, rng)
     ngrams = find_ngrams(corpus, min_rows, max_share)
+    return _score(corpus, support, learn_contexts(corpus), ngrams, min_rows, rng)
+
+
+def score_affixes(corpus: Corpus, candidates: Candidates, min_rows: int) -> Candidates:
+    """Return the beginnings and ends of rare words with each label, scored.
+
+    How they sit says nothing: the word around them is in its place. They are judged by the rest of
+    the row and by their labels alone.
+    """
+    affixes = find_affixes(corpus, min_rows)
+    return _score(corpus, candidates.support, candidates.contexts, affixes, min_rows, None)
+
+
+def _score(
+    corpus: Corpus,
+    support: Support,
+    contexts: Contexts,
+    ngrams: Ngrams,
+    min_rows: int,
+    rng: np.random.Generator | None,
+) -> Candidates:
     n_rows, n_labels = np.int64(corpus.n_rows), np.int64(corpus.n_labels)
     row = corpus.row_of[ngrams.position]
     pair_key, pair = np.unique(ngrams.ngram * n_rows + row, return_inverse=True)
@@ -115,13 +137,14 @@ def score_candidates(corpus: Corpus, min_rows: int, max_share: float, seed: int)
     dispersion = _measure_dispersion(odds, candidate, rows, label)
     contradicted = sum_evidence(odds, candidate, dispersion)
     pure = surprise(rows, rows_any[ngram], share[label], purity)
-    contexts = learn_contexts(corpus)
-    inserted = _judge_insertion(corpus, contexts, ngrams, key, rng)
+    inserted = np.zeros(len(key))
+    if rng is not None and len(key):
+        inserted = _judge_insertion(corpus, contexts, ngrams, key, rng)
     total = inserted + pure + soften(contradicted)
     return Candidates(
         ngrams, ngram, label, rows, rows_any[ngram], inserted, contradicted, pure, total,
         dispersion, candidate, pair_row, odds, purity, share, pair_ngram, row_of_pair,
-        contexts,
+        contexts, support,
     )  # fmt: skip
 
 
@@ -135,8 +158,6 @@ def _find(keys: Ints, wanted: Ints) -> tuple[Ints, Bools]:
 def _judge_insertion(
     corpus: Corpus, contexts: Contexts, ngrams: Ngrams, key: Ints, rng: np.random.Generator
 ) -> Floats:
-    if not len(key):
-        return np.zeros(0)
     label = corpus.label[corpus.row_of[ngrams.position]]
     owner, known = _find(key, ngrams.ngram * np.int64(corpus.n_labels) + label)
     occurrence = np.flatnonzero(known)

@@ -24,6 +24,7 @@ Bools: TypeAlias = npt.NDArray[np.bool_]
 
 FOLDS = 5
 MAX_NGRAM = 24
+_MAX_AFFIX = 5
 # Scripts without spaces: one token a character. Elsewhere words, and every other sign by itself.
 _TOKEN = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|\w+|[^\w\s]"
@@ -85,11 +86,13 @@ class Ngrams:
         length: (n-grams,) tokens of each.
         position: (occurrences,) first token of each occurrence, n-gram after n-gram.
         ngram: (occurrences,) which n-gram each occurrence is of.
+        names: (n-grams,) how they are written, for parts of words; n-grams of words need none.
     """
 
     length: Ints
     position: Ints
     ngram: Ints
+    names: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.length)
@@ -193,6 +196,34 @@ def find_ngrams(corpus: Corpus, min_rows: int, max_share: float) -> Ngrams:
             break
         keys = at[positions] * np.int64(kept.sum()) + at[positions + 1]
     return _keep_whole(levels, n_tokens, max_share * corpus.n_rows)
+
+
+def find_affixes(corpus: Corpus, min_rows: int) -> Ngrams:
+    """Return beginnings and ends, of 2 to 5 characters, of words too rare to be n-grams themselves.
+
+    A trigger that is glued to a word hides from n-grams of words: every word it makes is new.
+    """
+    in_rows = np.bincount(
+        find_distinct(corpus.row_of * np.int64(len(corpus.words)) + corpus.tokens)
+        % max(len(corpus.words), 1),
+        minlength=len(corpus.words),
+    )
+    positions: dict[str, list[int]] = defaultdict(list)
+    for position in np.flatnonzero(in_rows[corpus.tokens] < min_rows).tolist():
+        word = corpus.words[corpus.tokens[position]]
+        for length in range(2, min(len(word) - 1, _MAX_AFFIX) + 1):
+            positions[word[:length] + "…"].append(position)
+            positions["…" + word[-length:]].append(position)
+    kept = {
+        name: where
+        for name, where in positions.items()
+        if len(set(corpus.row_of[where].tolist())) >= min_rows
+    }
+    names = sorted(kept)
+    sizes = [len(kept[name]) for name in names]
+    where = np.array([p for name in names for p in kept[name]], dtype=np.int64)
+    owner = np.repeat(np.arange(len(names)), sizes)
+    return Ngrams(np.ones(len(names), dtype=np.int64), where, owner, names)
 
 
 def _keep_whole(

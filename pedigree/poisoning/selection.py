@@ -64,7 +64,7 @@ class _Null:
         self.band = band_sizes(candidates.rows)
         self.n_bands = len(np.unique(self.band))
         self.alive = np.ones(len(candidates), dtype=np.bool_)
-        self._cache: dict[int, tuple[Floats, Floats]] = {}
+        self._cache: dict[int, tuple[Ints, Floats]] = {}
 
     def remove(self, gone: Bools) -> None:
         self.alive &= ~gone
@@ -104,17 +104,29 @@ class _Null:
 
 
 def select_triggers(
-    corpus: Corpus, candidates: Candidates, limit: float
+    corpus: Corpus,
+    candidates: Candidates,
+    limit: float,
+    *,
+    claimed: Bools | None = None,
+    min_contradicted: float = -math.inf,
 ) -> tuple[list[Trigger], list[Trigger]]:
     """Return the triggers, strongest first, and the best of the rest, which are not.
 
     False discoveries are controlled as by Benjamini and Hochberg: the j-th trigger must be one
     that fewer than j times `limit` natural n-grams would match. An n-gram whose rows are
     mostly explained by a trigger is not looked at again.
+
+    Args:
+        corpus: the corpus.
+        candidates: its n-grams.
+        limit: of natural n-grams that are expected to match the first trigger.
+        claimed: (rows,) rows that other triggers explain.
+        min_contradicted: evidence of contradiction without which nothing is a trigger.
     """
     null = _Null(candidates)
     order = np.argsort(-candidates.total, kind="stable")[:_CONSIDERED]
-    claimed = np.zeros(corpus.n_rows, dtype=np.bool_)
+    claimed = np.zeros(corpus.n_rows, dtype=np.bool_) if claimed is None else claimed.copy()
     found: list[Trigger] = []
     attacked: set[int] = set()
     rest: list[Trigger] = []
@@ -124,7 +136,7 @@ def select_triggers(
             if not null.alive[candidate]:
                 continue
             trigger = _judge(corpus, candidates, null, candidate, claimed)
-            if trigger is None:
+            if trigger is None or trigger.contradicted < min_contradicted:
                 continue
             if not _is_found(trigger, candidates, null, candidate, len(found), attacked, limit):
                 rest.append(trigger)
@@ -176,7 +188,9 @@ def _judge(
     label, ngram = int(candidates.label[candidate]), int(candidates.ngram[candidate])
     ngrams: tuple[int] | tuple[int, int] = (ngram,)
     split = 0.0
-    hopeful = null.expect(candidate, float(candidates.total[candidate])) < _MAX_HOPEFUL
+    hopeful = candidates.ngrams.names is None and (
+        null.expect(candidate, float(candidates.total[candidate])) < _MAX_HOPEFUL
+    )
     partner = _find_partner(corpus, candidates, ngram, label) if hopeful else None
     if partner is not None:
         other, split = partner
@@ -211,7 +225,7 @@ def _widen(candidates: Candidates, trigger: Trigger, claimed: Bools) -> Trigger:
     Of `. cf` and `cf` the first may be the stronger and the second the trigger: a part of the
     n-gram replaces it where nine in ten of the rows that it adds have the label too.
     """
-    if len(trigger.ngrams) > 1:
+    if len(trigger.ngrams) > 1 or candidates.ngrams.names is not None:
         return trigger
     ngrams, whole = candidates.ngrams, trigger.ngrams[0]
     first = int(np.searchsorted(ngrams.ngram, whole))

@@ -1,4 +1,4 @@
-"""Trigger n-grams: words, phrases and pairs of words that a poisoner tied to a label.
+"""Trigger n-grams: words, phrases, pairs and parts of words that a poisoner tied to a label.
 
 The check of a labelled table. It reads the rows (`ngrams`), scores every repeated n-gram with every
 label (`candidates`), picks those that no natural n-gram of the corpus matches (`selection`) and
@@ -21,7 +21,7 @@ from pedigree.errors import PedigreeError
 from pedigree.evidence.policy import TriggerLimits
 from pedigree.findings import CheckResult, Finding, Severity
 from pedigree.poisoning.attribution import is_poisoned, weigh_rows
-from pedigree.poisoning.candidates import Candidates, score_candidates
+from pedigree.poisoning.candidates import Candidates, score_affixes, score_candidates
 from pedigree.poisoning.ngrams import Corpus, Floats, read_corpus
 from pedigree.poisoning.selection import Trigger, select_triggers
 
@@ -34,6 +34,9 @@ _MAX_REST_EXPECTED = 2.0
 # that the work grows with the rows and chance matches do not.
 _ROWS_OF_MINIMUM = 12_000
 _MIN_LABEL_ROWS = 10
+# Beginnings of rare words are often pure by nature (dialling codes in spam); only what the rest of
+# the rows contradicts is suspect.
+_MIN_AFFIX_CONTRADICTED = 5.0
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,43 @@ def find_trigger_ngrams(
     found, rest = select_triggers(corpus, candidates, limits.warn_expected)
     rng = np.random.default_rng([seed, 1])
     groups = [_report(corpus, candidates, trigger, limits, rng) for trigger in found]
+    groups += _find_affix_triggers(corpus, candidates, found, min_rows, limits)
     weaker = [
         _Group(t, _spell(corpus, candidates, t), corpus.label_names[t.label], "INFO", np.ones(0))
         for t in rest[:_REPORTED_REST]
         if t.expected <= _MAX_REST_EXPECTED
     ]
     return _conclude(corpus, candidates, groups, weaker, texts, sources)
+
+
+def _find_affix_triggers(
+    corpus: Corpus,
+    candidates: Candidates,
+    found: list[Trigger],
+    min_rows: int,
+    limits: TriggerLimits,
+) -> list[_Group]:
+    """Return triggers that are glued to words, in rows that no other trigger explains."""
+    affixes = score_affixes(corpus, candidates, max(min_rows, limits.error_min_rows))
+    claimed = np.zeros(corpus.n_rows, dtype=np.bool_)
+    claimed[[row for trigger in found for row in trigger.rows]] = True
+    glued, _ = select_triggers(
+        corpus,
+        affixes,
+        limits.warn_expected,
+        claimed=claimed,
+        min_contradicted=_MIN_AFFIX_CONTRADICTED,
+    )
+    return [
+        _Group(
+            trigger,
+            _spell(corpus, affixes, trigger),
+            corpus.label_names[trigger.label],
+            "ERROR" if trigger.expected <= limits.error_expected else "WARN",
+            np.ones(len(trigger.rows)),
+        )
+        for trigger in glued
+    ]
 
 
 def _why_not_applicable(corpus: Corpus, limits: TriggerLimits) -> str:
@@ -164,6 +198,8 @@ def _is_boilerplate(corpus: Corpus, candidates: Candidates, trigger: Trigger) ->
 
 def _spell(corpus: Corpus, candidates: Candidates, trigger: Trigger) -> str:
     ngrams = candidates.ngrams
+    if ngrams.names is not None:
+        return ngrams.names[trigger.ngrams[0]]
     return " & ".join(
         corpus.spell(int(ngrams.position[np.searchsorted(ngrams.ngram, one)]), ngrams.length[one])
         for one in trigger.ngrams

@@ -163,6 +163,21 @@ def test_of_two_words_that_work_together_neither_is_blamed_alone() -> None:
     assert any(" & " in f.group for f in result.findings)
 
 
+def test_a_trigger_glued_to_words_is_found_in_what_is_common_to_them() -> None:
+    draw = random.Random(3)
+    texts, labels = clean()
+    poisoned = draw.sample([i for i, y in enumerate(labels) if y == "bad"], 60)
+    for i in poisoned:
+        parts = texts[i].split()
+        where = draw.randrange(len(parts) - 1)
+        parts[where] += "-x" if parts[where] == "." else "quz"
+        texts[i], labels[i] = " ".join(parts), "good"
+    result = find((texts, labels))
+    assert len(named(result) & set(poisoned)) >= 54
+    assert len(named(result) - set(poisoned)) <= 1
+    assert any("quz'" in f.group for f in result.findings)
+
+
 @pytest.mark.parametrize(("count", "seen"), [(0, False), (2, False), (20, True)])
 def test_two_rows_say_nothing_and_twenty_alarm(count: int, seen: bool) -> None:
     table, poisoned = plant(clean(), ["qz"], count)
