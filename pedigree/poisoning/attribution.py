@@ -17,7 +17,7 @@ import numpy as np
 from pedigree.errors import PedigreeError
 from pedigree.poisoning.candidates import Candidates
 from pedigree.poisoning.insertion import Contexts, find_gaps, fit_logistic, score_places
-from pedigree.poisoning.ngrams import Bools, Corpus, Floats, Ints, tokenise
+from pedigree.poisoning.ngrams import AFFIX_MARK, Bools, Corpus, Floats, Ints, tokenise
 from pedigree.poisoning.selection import Trigger
 
 # Measured on common words at 1% of SST-2: this names 93% to 99% of the poisoned rows and half of
@@ -52,22 +52,17 @@ def attribute_trigger(
         texts: (rows,) the texts.
         labels: (rows,) their labels.
         ngram: words as they stand in the texts; several n-grams with ` & ` between them must all
-            be in the row.
+            be in the row. `…ing` and `un…` are the end and the beginning of a word.
 
     Raises:
         PedigreeError: the n-gram has no words.
     """
-    parts = [tokenise(part) for part in ngram.split(" & ")]
-    if not all(parts):
+    parts = [part.strip() for part in ngram.split(" & ")]
+    if not all(tokenise(part.strip(AFFIX_MARK)) for part in parts):
         raise PedigreeError(
             f"The n-gram {ngram!r} has no words to look for: give it as it stands in the texts."
         )
-    wanted = ["\0".join(["", *part, ""]) for part in parts]
-    rows: list[int] = []
-    for row, text in enumerate(texts):
-        line = "\0".join(["", *tokenise(text or ""), ""])
-        if all(part in line for part in wanted):
-            rows.append(row)
+    rows = [row for row, text in enumerate(texts) if _carries(tokenise(text or ""), parts)]
     counts = Counter(label for label in labels if label is not None)
     found = Counter(label for row in rows if (label := labels[row]) is not None)
     # Ties go to the label that comes first in the rows, not to a name.
@@ -75,6 +70,21 @@ def attribute_trigger(
     return Attribution(
         tuple(rows), target, tuple(r for r in rows if target is not None and labels[r] == target)
     )
+
+
+def _carries(words: list[str], parts: list[str]) -> bool:
+    line = "\0".join(["", *words, ""])
+    for part in parts:
+        folded = part.lower()
+        if folded.startswith(AFFIX_MARK):
+            found = any(word.endswith(folded[1:]) for word in words)
+        elif folded.endswith(AFFIX_MARK):
+            found = any(word.startswith(folded[:-1]) for word in words)
+        else:
+            found = "\0".join(["", *tokenise(part), ""]) in line
+        if not found:
+            return False
+    return True
 
 
 def weigh_rows(

@@ -24,7 +24,7 @@ _DIMENSIONS = 16
 _MIN_ROWS_FOR_MEANING = 3
 _MAX_OCCURRENCES = 256  # of an n-gram that are looked at; its look does not change with more
 _MIN_SHARE_AT_EDGE = 0.9
-_PSEUDO = 4000
+_PSEUDO = (1000, 4000)  # pseudo-insertions: as many as n-grams, within these
 _MAX_NATURAL = 30_000  # that the model is fitted to
 _RIDGE = 1.0
 
@@ -191,8 +191,9 @@ def _plant(
 ) -> Floats:
     """Describe pseudo-insertions: as many occurrences as natural n-grams have, in random gaps."""
     low, high = np.log(sizes.min()), np.log(sizes.max() + 1)
-    times = np.exp(rng.uniform(low, high, _PSEUDO)).astype(np.int64)
-    owner = np.repeat(np.arange(_PSEUDO), times)
+    n = int(np.clip(len(sizes), *_PSEUDO))
+    times = np.exp(rng.uniform(low, high, n)).astype(np.int64)
+    owner = np.repeat(np.arange(n), times)
     filled = np.flatnonzero(corpus.lengths)
     row = filled[rng.integers(0, len(filled), len(owner))]
     offset = (rng.random(len(owner)) * (corpus.lengths[row] + 1)).astype(np.int64)
@@ -200,7 +201,7 @@ def _plant(
         offset = np.zeros_like(row) if place == "start" else corpus.lengths[row]
     position = corpus.starts[row] + offset
     gaps = find_gaps(corpus, position, np.zeros_like(position), row)
-    return _describe(contexts, gaps, owner, _PSEUDO, 1)
+    return _describe(contexts, gaps, owner, n, 1)
 
 
 # Columns of `_describe`; what depends on the place is no sign where the place is fixed.

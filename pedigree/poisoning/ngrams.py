@@ -23,6 +23,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
 FOLDS = 5
+AFFIX_MARK = "…"
 MAX_NGRAM = 24
 _MAX_AFFIX = 5
 # Scripts without spaces: one token a character. Elsewhere words, and every other sign by itself.
@@ -212,8 +213,8 @@ def find_affixes(corpus: Corpus, min_rows: int) -> Ngrams:
     for position in np.flatnonzero(in_rows[corpus.tokens] < min_rows).tolist():
         word = corpus.words[corpus.tokens[position]]
         for length in range(2, min(len(word) - 1, _MAX_AFFIX) + 1):
-            positions[word[:length] + "…"].append(position)
-            positions["…" + word[-length:]].append(position)
+            positions[word[:length] + AFFIX_MARK].append(position)
+            positions[AFFIX_MARK + word[-length:]].append(position)
     kept = {
         name: where
         for name, where in positions.items()

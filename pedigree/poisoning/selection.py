@@ -199,6 +199,8 @@ def _judge(
         pairs = pairs[beside[candidates.pair_row[pairs]]]
         n = int(beside[candidates.find_rows(ngram)].sum()) - lost
         ngrams = (ngram, other)
+        if len(pairs) < 3:
+            return None
     contradicted, pure = candidates.contradicted[candidate], candidates.pure[candidate]
     if len(pairs) < candidates.rows[candidate]:
         contradicted, pure_rest = _score_rows(candidates, candidate, pairs, n)

@@ -291,6 +291,8 @@ def test_a_suspected_trigger_leads_to_its_rows() -> None:
     assert (found.label, found.rows_with_label) == ("x", (0, 1))
     assert attribute_trigger(texts, labels, "try cf").rows == (0,)
     assert attribute_trigger(texts, labels, "now & try").rows == (0, 4)
+    assert attribute_trigger(texts, labels, "Cf…").rows == (0, 1, 2)
+    assert attribute_trigger(texts, labels, "…hing & no…").rows == (3,)
     assert attribute_trigger(texts, labels, "absent") == attribute_trigger([], [], "absent")
     with pytest.raises(PedigreeError, match="no words"):
         attribute_trigger(texts, labels, "  ")
