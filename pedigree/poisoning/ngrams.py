@@ -26,6 +26,7 @@ FOLDS = 5
 AFFIX_MARK = "…"
 MAX_NGRAM = 24
 _MAX_AFFIX = 5
+_RARE = 5  # times the rows of the smallest n-gram; words with fewer are looked into
 # Scripts without spaces: one token a character. Elsewhere words, and every other sign by itself.
 _TOKEN = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|\w+|[^\w\s]"
@@ -200,7 +201,7 @@ def find_ngrams(corpus: Corpus, min_rows: int, max_share: float) -> Ngrams:
 
 
 def find_affixes(corpus: Corpus, min_rows: int) -> Ngrams:
-    """Return beginnings and ends, of 2 to 5 characters, of words too rare to be n-grams themselves.
+    """Return beginnings and ends, of 2 to 5 characters, of words that are rare.
 
     A trigger that is glued to a word hides from n-grams of words: every word it makes is new.
     """
@@ -210,21 +211,27 @@ def find_affixes(corpus: Corpus, min_rows: int) -> Ngrams:
         minlength=len(corpus.words),
     )
     positions: dict[str, list[int]] = defaultdict(list)
-    for position in np.flatnonzero(in_rows[corpus.tokens] < min_rows).tolist():
+    for position in np.flatnonzero(in_rows[corpus.tokens] < _RARE * min_rows).tolist():
         word = corpus.words[corpus.tokens[position]]
         for length in range(2, min(len(word) - 1, _MAX_AFFIX) + 1):
             positions[word[:length] + AFFIX_MARK].append(position)
             positions[AFFIX_MARK + word[-length:]].append(position)
+    # Of affixes of the very same words the longest one remains.
+    longest = {tuple(where): name for name, where in sorted(positions.items(), key=_by_length)}
     kept = {
         name: where
-        for name, where in positions.items()
-        if len(set(corpus.row_of[where].tolist())) >= min_rows
+        for where, name in longest.items()
+        if len(set(corpus.row_of[list(where)].tolist())) >= min_rows
     }
     names = sorted(kept)
     sizes = [len(kept[name]) for name in names]
     where = np.array([p for name in names for p in kept[name]], dtype=np.int64)
     owner = np.repeat(np.arange(len(names)), sizes)
     return Ngrams(np.ones(len(names), dtype=np.int64), where, owner, names)
+
+
+def _by_length(item: tuple[str, list[int]]) -> tuple[int, str]:
+    return len(item[0]), item[0]
 
 
 def _keep_whole(

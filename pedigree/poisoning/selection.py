@@ -75,18 +75,23 @@ class _Null:
         pool = (self.band == self.band[candidate]) & self.alive
         return float((label[pool] == label[candidate]).mean())
 
-    def expect(self, candidate: int, strength: float) -> float:
+    def expect(self, candidate: int, strength: float, kin: Bools | None = None) -> float:
+        """Return how many natural candidates would be as strong; `kin` are not natural either."""
         band = int(self.band[candidate])
         if band not in self._cache:
             pool = np.flatnonzero((self.band == band) & self.alive)
             self._cache[band] = (pool, np.sort(self.evidence[pool]))
         pool, evidence = self._cache[band]
         others = pool[pool != candidate]
+        own = self.evidence[[candidate]]
+        if kin is not None:
+            own = self.evidence[pool[kin[pool]]]
+            others = pool[~kin[pool]]
         if not len(others):
             return float("inf")
         look = self.look[others]
         reached = float((len(evidence) - np.searchsorted(evidence, strength - look)).sum())
-        reached -= float((look + self.evidence[candidate] >= strength).sum())
+        reached -= float((look[:, None] + own[None, :] >= strength).sum())
         if reached < _COUNTED:
             reached = self._extrapolate(others, strength)
         # A likelihood ratio reaches x by chance at most once in exp(x).
@@ -208,17 +213,31 @@ def _judge(
         pure = pure + split if partner else pure_rest
     inserted = candidates.inserted[candidate]
     strength = float(inserted + pure + soften(np.asarray(contradicted)))
+    expected = null.expect(candidate, strength)
+    if candidates.ngrams.names is not None and expected < _MAX_HOPEFUL:
+        # Affixes overlap: `…fy` is no control for `…ify`.
+        expected = null.expect(candidate, strength, _find_kin(corpus, candidates, candidate))
     return Trigger(
         ngrams,
         label,
         tuple(candidates.pair_row[pairs].tolist()),
         n,
         strength,
-        null.expect(candidate, strength),
+        expected,
         float(inserted),
         float(contradicted),
         float(pure),
     )
+
+
+def _find_kin(corpus: Corpus, candidates: Candidates, candidate: int) -> Bools:
+    """Tell which candidates have at least half of their rows in common with this one."""
+    mine = np.zeros(corpus.n_rows, dtype=np.bool_)
+    mine[candidates.pair_row[candidates.find_pairs(candidate)]] = True
+    shared = np.bincount(candidates.pair_candidate, mine[candidates.pair_row], len(candidates))
+    kin = shared >= 0.5 * candidates.rows
+    kin[candidate] = True
+    return kin
 
 
 def _widen(candidates: Candidates, trigger: Trigger, claimed: Bools) -> Trigger:
