@@ -23,7 +23,7 @@ _CONSIDERED = 400
 _PASSES = 2
 # Once a label is attacked beyond doubt, other n-grams of the same label need less: several trigger
 # words often share the rows. On clean corpora 5 in 6 of the most suspect n-grams are above 1.5.
-_CERTAIN, _FOLLOWING = 0.05, 1.5
+_CERTAIN, _FOLLOWING, _MAX_FOLLOWING = 0.05, 1.5, 3.0
 _COUNTED, _TOP = 10, 120  # pairs that are counted rather than extrapolated; ends of the two lists
 _MAX_HOPEFUL = 100.0  # beyond it a second word is not looked for
 _MIN_PAIR_ROWS = 4
@@ -174,7 +174,7 @@ def _is_found(
 ) -> bool:
     if trigger.expected <= limit * (n_found + 1):
         return True
-    if trigger.label not in attacked:
+    if trigger.label not in attacked or trigger.expected > _MAX_FOLLOWING:
         return False
     # The question is now about this label alone.
     return trigger.expected * null.share_of(candidate, candidates.label) <= _FOLLOWING
@@ -192,13 +192,14 @@ def _judge(
         return None
     label, ngram = int(candidates.label[candidate]), int(candidates.ngram[candidate])
     ngrams: tuple[int] | tuple[int, int] = (ngram,)
-    split = 0.0
-    hopeful = candidates.ngrams.names is None and (
+    # Two natural words may name a topic together; two that work as a trigger were both inserted.
+    hopeful = candidates.inserted[candidate] > 0 and candidates.ngrams.names is None
+    hopeful = hopeful and (
         null.expect(candidate, float(candidates.total[candidate])) < _MAX_HOPEFUL
     )
     partner = _find_partner(corpus, candidates, ngram, label) if hopeful else None
     if partner is not None:
-        other, split = partner
+        other = partner
         beside = np.zeros(corpus.n_rows, dtype=np.bool_)
         beside[candidates.find_rows(other)] = True
         pairs = pairs[beside[candidates.pair_row[pairs]]]
@@ -208,9 +209,7 @@ def _judge(
             return None
     contradicted, pure = candidates.contradicted[candidate], candidates.pure[candidate]
     if len(pairs) < candidates.rows[candidate]:
-        contradicted, pure_rest = _score_rows(candidates, candidate, pairs, n)
-        # Of two words, what the first says of the label and how well the second parts the rest.
-        pure = pure + split if partner else pure_rest
+        contradicted, pure = _score_rows(candidates, candidate, pairs, n)
     inserted = candidates.inserted[candidate]
     strength = float(inserted + pure + soften(np.asarray(contradicted)))
     expected = null.expect(candidate, strength)
@@ -289,10 +288,8 @@ def _score_rows(
     return float(contradicted[0]), float(pure[0])
 
 
-def _find_partner(
-    corpus: Corpus, candidates: Candidates, ngram: int, label: int
-) -> tuple[int, float] | None:
-    """Return the n-gram in whose company alone this one has its label, and how clearly, in nats.
+def _find_partner(corpus: Corpus, candidates: Candidates, ngram: int, label: int) -> int | None:
+    """Return the n-gram in whose company alone this one has its label, if there is one.
 
     A trigger of two words works only when both are there, and decoys carry one of them with
     honest labels. Among the rows of the first word the second then parts the labels.
@@ -317,7 +314,7 @@ def _find_partner(
     gain = np.where(fits, gain, -np.inf)
     best = int(np.argmax(gain))
     margin = float(gain[best]) - math.log(len(present))
-    return (int(present[best]), margin) if margin >= _PAIR_MARGIN else None
+    return int(present[best]) if margin >= _PAIR_MARGIN else None
 
 
 def _log_likelihood(successes: Floats | Ints, trials: Ints) -> Floats:
