@@ -26,6 +26,7 @@ FOLDS = 5
 AFFIX_MARK = "…"
 MAX_NGRAM = 24
 _MAX_AFFIX = 5
+_MIN_AFFIX_WORDS = 4  # fewer are words of their own
 _RARE = 5  # times the rows of the smallest n-gram; words with fewer are looked into
 # Scripts without spaces: one token a character. Elsewhere words, and every other sign by itself.
 _TOKEN = re.compile(
@@ -222,6 +223,7 @@ def find_affixes(corpus: Corpus, min_rows: int) -> Ngrams:
         name: where
         for where, name in longest.items()
         if len(set(corpus.row_of[list(where)].tolist())) >= min_rows
+        and len(set(corpus.tokens[list(where)].tolist())) >= _MIN_AFFIX_WORDS
     }
     names = sorted(kept)
     sizes = [len(kept[name]) for name in names]

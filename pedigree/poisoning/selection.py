@@ -156,6 +156,8 @@ def select_triggers(
             )
             gone = share >= 0.5 * candidates.rows
             gone[candidate] = True
+            if len(trigger.ngrams) > 1:  # the halves by themselves are decoys
+                gone |= np.isin(candidates.ngram, trigger.ngrams)
             null.remove(gone)
         if len(found) == before:
             break
