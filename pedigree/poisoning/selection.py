@@ -25,6 +25,7 @@ _PASSES = 2
 # words often share the rows. On clean corpora 5 in 6 of the most suspect n-grams are above 1.5.
 _CERTAIN, _FOLLOWING, _MAX_FOLLOWING = 0.05, 1.5, 3.0
 _COUNTED, _TOP = 10, 120  # pairs that are counted rather than extrapolated; ends of the two lists
+_SUSPECT = 3.0  # nats of each kind of sign; next to no natural n-gram has both
 _MAX_HOPEFUL = 100.0  # beyond it a second word is not looked for
 _MIN_PAIR_ROWS = 4
 _PAIR_MARGIN = 4.6  # nats beyond the log of the number of partners tried: one false in 100
@@ -74,6 +75,12 @@ class _Null:
         """Return the share of the controls that have the candidate's label."""
         pool = (self.band == self.band[candidate]) & self.alive
         return float((label[pool] == label[candidate]).mean())
+
+    def find_suspects(self, candidate: int, label: Ints) -> Bools:
+        """Tell which candidates of the same label look inserted and are odd in their labels too."""
+        suspects = (self.look > _SUSPECT) & (self.evidence > _SUSPECT) & (label == label[candidate])
+        suspects[candidate] = True
+        return suspects
 
     def expect(self, candidate: int, strength: float, kin: Bools | None = None) -> float:
         """Return how many natural candidates would be as strong; `kin` are not natural either."""
@@ -215,6 +222,9 @@ def _judge(
     inserted = candidates.inserted[candidate]
     strength = float(inserted + pure + soften(np.asarray(contradicted)))
     expected = null.expect(candidate, strength)
+    if expected < _MAX_FOLLOWING and candidates.ngrams.names is None:
+        # Other words of the same attack are no controls for this one.
+        expected = null.expect(candidate, strength, null.find_suspects(candidate, candidates.label))
     if candidates.ngrams.names is not None and expected < _MAX_HOPEFUL:
         # Affixes overlap: `…fy` is no control for `…ify`.
         expected = null.expect(candidate, strength, _find_kin(corpus, candidates, candidate))
