@@ -50,6 +50,33 @@ class AccuracyLimits(Settings):
     max_source_drop: float = Field(default=0.1, ge=0, le=1)
 
 
+class TriggerLimits(Settings):
+    """Thresholds of `trigger_ngrams`."""
+
+    warn_expected: float = Field(
+        default=0.25,
+        gt=0,
+        le=1,
+        description="how many natural n-grams may look as strong as the first that is named",
+    )
+    error_expected: float = Field(
+        default=0.001,
+        gt=0,
+        le=1,
+        description="how many natural n-grams may look as strong as one that blocks",
+    )
+    error_min_rows: int = Field(default=5, ge=3, description="distinct rows of one that blocks")
+    min_rows: int = Field(
+        default=3, ge=3, description="distinct rows of the smallest n-gram that is looked at"
+    )
+    max_share: float = Field(
+        default=0.3, gt=0, le=1, description="share of rows of the most frequent one"
+    )
+    min_corpus_rows: int = Field(
+        default=200, ge=50, description="distinct labelled rows below which nothing can be said"
+    )
+
+
 class CheckLimits(Settings):
     """Thresholds of each check; the file says which measurement set them."""
 
