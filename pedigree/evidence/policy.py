@@ -38,6 +38,16 @@ class AccuracyLimits(Settings):
     max_source_drop: float = Field(default=0.1, ge=0, le=1)
 
 
+class HiddenTextLimits(Settings):
+    """Thresholds of `hidden_text`."""
+
+    natural_share: float = Field(
+        default=0.001, gt=0, lt=1, description="rows that honest corpora may have flagged"
+    )
+    significance: float = Field(default=0.001, gt=0, lt=1)
+    min_rows: int = Field(default=5, ge=1, description="fewer flagged rows never block")
+
+
 class CheckLimits(Settings):
     """Thresholds of each check; the file says which measurement set them."""
 
