@@ -13,7 +13,7 @@ already and without scripts that no living text mixes with Latin ones.
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 
 from pedigree.errors import PedigreeError
 
@@ -99,6 +99,20 @@ _IDEOGRAPHS = re.compile(
     "\U00020000-\U0003ffff]"
 )
 
+LATIN = "A-Za-z\u00c0-\u024f\u1e00-\u1eff"
+_LATIN_LETTER = re.compile(f"[{LATIN}]")
+_PHONETIC = re.compile(
+    f"(?![{LOOKALIKES}])[\u0250-\u02af\u02c8\u02cc\u02d0\u014b\u03b8]"  # of the IPA alone
+)
+# Scripts whose letters join, stack or ligate: a joiner or non-joiner is part of the spelling.
+JOINING = re.compile(
+    "[\u0600-\u08ff\u0900-\u0dff\u0f00-\u109f\u1780-\u18af\u1900-\u1aff\u1b00-\u1c7f\ua840-\uaaff"
+    "\uabc0-\uabff\ufb50-\ufdff\ufe70-\ufefc\U00010a00-\U00011fff\U0001e900-\U0001e95f]"
+)
+# Written without spaces: a zero-width space says where a line may break.
+UNSPACED = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1980-\u1aaf\u1b00-\u1bff"
+                       "\ua980-\ua9df\uaa60-\uaadf]")  # fmt: skip
+
 
 @cache
 def script_of(character: str) -> str:
@@ -109,10 +123,62 @@ def script_of(character: str) -> str:
     if not unicodedata.category(character).startswith("L"):
         return ""
     name = unicodedata.name(character, "")
+    if name.startswith("GREEK ") and " LETTER " not in name:
+        return "GREEK"  # lunate sigma and other letters named symbols
     if " LETTER " not in name and " IDEOGRAPH" not in name and " SYLLABLE" not in name:
         return "CANADIAN" if name.startswith("CANADIAN SYLLABICS") else ""
     script = name.split(" ", 1)[0].split("-", 1)[0]
     return "" if script in {"FULLWIDTH", "MODIFIER", "MICRO", "HALFWIDTH"} else script
+
+
+class Surroundings:
+    """What the judges of one character ask of the whole text, each looked up once.
+
+    Answers are kept, so that a long text with many suspects costs no more than its length.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def has_rtl(self) -> bool:
+        """Whether a character of a right-to-left script stands in the text."""
+        return _RTL.search(self.text) is not None
+
+    @cached_property
+    def has_ideographs(self) -> bool:
+        """Whether Han, kana, Bopomofo or Hangul stands in the text."""
+        return is_ideographic(self.text)
+
+    @cached_property
+    def has_joining(self) -> bool:
+        """Whether a script stands in the text whose spelling uses joiners and non-joiners."""
+        return JOINING.search(self.text) is not None
+
+    @cached_property
+    def has_unspaced(self) -> bool:
+        """Whether a script stands in the text that is written without spaces, Han apart."""
+        return UNSPACED.search(self.text) is not None
+
+    @cached_property
+    def is_phonetic(self) -> bool:
+        """Whether a letter that only phonetic notation uses stands in the text."""
+        return _PHONETIC.search(self.text) is not None
+
+    @cached_property
+    def is_mainly_latin(self) -> bool:
+        """Whether most letters of the text are Latin."""
+        return 2 * len(_LATIN_LETTER.findall(self.text)) > sum(map(str.isalpha, self.text))
+
+    @cached_property
+    def scripts(self) -> frozenset[str]:
+        """The scripts of the letters of the text."""
+        return frozenset(map(script_of, set(self.text)))
+
+    @cached_property
+    def characters(self) -> frozenset[str]:
+        """The distinct characters of the text."""
+        return frozenset(self.text)
 
 
 def has_rtl(text: str) -> bool:
@@ -120,7 +186,7 @@ def has_rtl(text: str) -> bool:
     return _RTL.search(text) is not None
 
 
-def has_ideographs(text: str) -> bool:
+def is_ideographic(text: str) -> bool:
     """Whether Han, kana, Bopomofo or Hangul stands in the text."""
     return _IDEOGRAPHS.search(text) is not None
 

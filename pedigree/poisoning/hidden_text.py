@@ -22,7 +22,7 @@ from pedigree.evidence.policy import HiddenTextLimits
 from pedigree.findings import CheckResult, Finding, Severity
 from pedigree.poisoning.characters import escape, require_texts
 from pedigree.poisoning.homoglyphs import find_doubles
-from pedigree.poisoning.invisible import Sign, find_invisible
+from pedigree.poisoning.invisible import QUIET, Sign, find_invisible
 
 MAX_EXAMPLES = 20
 _HOMOGLYPH = 0.85
@@ -38,7 +38,9 @@ def find_hidden_text(
 
     Each such row is a finding of severity WARN. The check fails, and its findings are ERROR, when
     rows are at least `min_rows` and either more than `natural_share` of all gives by chance, or
-    tied to one label (binomial tail below `significance` each).
+    tied to one label (binomial tail below `significance` each). Characters that honest texts hold
+    as a rule (soft hyphens, a byte order mark, icons of a private font) are findings, of severity
+    WARN, only where they are tied to one label.
 
     Args:
         texts: (rows,) texts as read, before normalisation.
@@ -54,11 +56,15 @@ def find_hidden_text(
         return CheckResult(
             "hidden_text", True, "not applicable: there are no rows.", {"applicable": False}
         )
-    signs = _find_signs(texts)
+    every = _find_signs(texts)
+    signs = {row: found for row, found in every.items() if found[0].score > QUIET}
+    quiet = {row: found for row, found in every.items() if row not in signs}
     tail = float(binom.sf(len(signs) - 1, len(texts), limits.natural_share))
     label, label_tail = _tied_label(signs, labels)
     enough = len(signs) >= limits.min_rows
     failed = enough and min(tail, label_tail) < limits.significance
+    quiet_tail = _tied_label(quiet, labels)[1] if len(quiet) >= limits.min_rows else 1.0
+    suspects = signs | quiet if quiet_tail < limits.significance else signs
     kinds = Counter(kind for found in signs.values() for kind in {sign.kind for sign in found})
     counts: dict[str, JSON] = {
         "applicable": True,
@@ -66,6 +72,8 @@ def find_hidden_text(
         "rows_with_hidden_text": len(signs),
         "binomial_tail": tail,
         "label_tail": label_tail,
+        "rows_with_quiet_characters": len(quiet),
+        "quiet_label_tail": quiet_tail,
         "by_kind": dict(sorted(kinds.items())),
         "by_source": _count_sources(signs, sources),
     }
@@ -79,8 +87,8 @@ def find_hidden_text(
         + f" ({limits.natural_share:.1%} may)."
         + (" Drop the rows, or clean their source and ingest it again." * failed),
         counts,
-        _findings(signs, "ERROR" if failed else "WARN"),
-        _examples(signs, texts, sources),
+        _findings(suspects, "ERROR" if failed else "WARN"),
+        _examples(suspects, texts, sources),
     )
 
 
@@ -116,8 +124,14 @@ def _tied_label(
 
 def _findings(signs: dict[int, list[Sign]], severity: Severity) -> tuple[Finding, ...]:
     return tuple(
-        Finding(row, found[0].score, severity, _reason(found), found[0].kind)
-        for row, found in signs.items()
+        Finding(
+            row,
+            found[0].score,
+            severity if found[0].score > QUIET else "WARN",
+            _reason(found),
+            found[0].kind,
+        )
+        for row, found in sorted(signs.items())
     )
 
 

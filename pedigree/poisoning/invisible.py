@@ -16,12 +16,16 @@ from typing import TypeAlias
 
 from pedigree.poisoning.characters import (
     IGNORABLE,
+    JOINING,
+    Surroundings,
     escape,
-    has_ideographs,
     has_rtl,
+    is_ideographic,
     script_of,
 )
 
+# Score of what honest texts hold as a rule: a soft hyphen, a byte order mark, an icon's code.
+QUIET = 0.1
 _PRIVATE = "\ue000-\uf8ff\U000f0000-\U000ffffd\U00100000-\U0010fffd"
 _RUN = re.compile(f"[{IGNORABLE}]+|[{_PRIVATE}]+|[\x08\x7f]+")
 _DELETING = re.compile("[\x08\x7f]")
@@ -36,16 +40,10 @@ _OPENERS = {
     "\u202a": "\u202c", "\u202b": "\u202c", "\u202d": "\u202c", "\u202e": "\u202c",
     "\u2066": "\u2069", "\u2067": "\u2069", "\u2068": "\u2069",
 }  # fmt: skip
-# Scripts whose letters join, stack or ligate: a joiner or non-joiner is part of the spelling.
-_JOINING = re.compile(
-    "[\u0600-\u08ff\u0900-\u0dff\u0f00-\u109f\u1780-\u18af\u1900-\u1aff\u1b00-\u1c7f\ua840-\uaaff"
-    "\uabc0-\uabff\ufb50-\ufdff\ufe70-\ufefc\U00010a00-\U00011fff\U0001e900-\U0001e95f]"
-)
-# Written without spaces: a zero-width space says where a line may break.
-_UNSPACED = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1980-\u1aaf\u1b00-\u1bff"
-                       "\ua980-\ua9df\uaa60-\uaadf]")  # fmt: skip
 _HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff\uffa0-\uffdc]")
 _MONGOLIAN = re.compile("[\u1800-\u18af]")
+# Emoji that are no symbols by category: information, marks, dashes, ideographs, a keycap's end.
+_EMOJI_OF_OTHER_KIND = frozenset("\u2139\u203c\u2049\u3030\u303d\u3297\u3299\u20e3\u24c2")
 _SPAN: TypeAlias = tuple[int, int]
 
 
@@ -69,39 +67,44 @@ def find_invisible(text: str) -> list[Sign]:
     if text.isascii() and _DELETING.search(text) is None:
         return []
     signs: list[Sign] = []
+    around = Surroundings(text)
     for match in _RUN.finditer(text):
-        found = _judge_run(text, match.span())
+        found = _judge_run(around, match.span())
         if found is not None:
             signs.append(found)
     return signs + _judge_directions(text)
 
 
-def _judge_run(text: str, span: _SPAN) -> Sign | None:
+def _judge_run(around: Surroundings, span: _SPAN) -> Sign | None:
+    text = around.text
     run = text[span[0] : span[1]]
     at = f"{escape(run[:8])}{'...' * (len(run) > 8)} ({len(run)} at character {span[0]})"
     if run[0] in "\x08\x7f":
         return Sign("deleting control", 0.8, at)
     if unicodedata.category(run[0]) == "Co":
         amid = _is_letter(text, span[0] - 1) and _is_letter(text, span[1])
-        return Sign("private use", 0.6, at) if amid or len(run) > 3 else None
+        return Sign("private use", 0.6 if amid or len(run) > 3 else QUIET, at)
     if _TAGS.search(run):
         honest = text[span[0] - 1 : span[0]] == "\U0001f3f4" and _FLAG.fullmatch(run)
         return None if honest else Sign("tag characters", 1.0, at + _spell(_read_tags(run)))
     if len(_SELECTOR.findall(run)) > 1:
         return Sign("variation selectors", 0.95, at + _spell(_read_selectors(run)))
-    if all(_is_honest(text, span, place) for place in range(*span)) and not _is_crowd(text, run):
-        return None
+    if all(_is_honest(around, span, place) for place in range(*span)) and not _is_crowd(
+        around, run
+    ):
+        return Sign("soft hyphen or mark", QUIET, at) if run in {"\u00ad", "\ufeff"} else None
     return Sign("variation selectors" if _SELECTOR.search(run) else "zero-width", 0.9, at)
 
 
-def _is_crowd(text: str, run: str) -> bool:
+def _is_crowd(around: Surroundings, run: str) -> bool:
     """Whether more invisible characters stand together than any spelling needs."""
-    limit = 6 if has_rtl(text) and not set(run) & set("\u200c\u200d\u00ad") else 3
+    limit = 6 if around.has_rtl and not set(run) & set("\u200c\u200d\u00ad") else 3
     return len(run) > limit
 
 
-def _is_honest(text: str, span: _SPAN, place: int) -> bool:
+def _is_honest(around: Surroundings, span: _SPAN, place: int) -> bool:
     """Whether one invisible character has a use between what stands before and after its run."""
+    text = around.text
     character = text[place]
     before = text[span[0] - 1] if span[0] else ""
     after = text[span[1]] if span[1] < len(text) else ""
@@ -111,15 +114,15 @@ def _is_honest(text: str, span: _SPAN, place: int) -> bool:
         return place == 0
     latin = before.isascii() and after.isascii() and before.isalpha() and after.isalpha()
     if character in "\u200c\u200d":
-        return (not latin and _JOINING.search(text) is not None) or _is_joined_emoji(text, span)
+        return (not latin and around.has_joining) or _is_joined_emoji(text, span)
     if character == "\u200b":
-        return not latin and _UNSPACED.search(text) is not None
+        return not latin and around.has_unspaced
     if character in "\u200e\u200f\u061c":
-        return has_rtl(text) and not (before.isalpha() and after.isalpha())
+        return around.has_rtl and not (before.isalpha() and after.isalpha())
     if _BIDI.match(character):
         return not (before.isalpha() and after.isalpha())
     if _SELECTOR.match(character):
-        return _takes_selector(text[place - 1 : place], character)
+        return _takes_selector(text[max(0, place - 1) : place], character, after)
     return _is_rare_use(character, before, after)
 
 
@@ -160,15 +163,17 @@ def _is_pictograph(character: str) -> bool:
     )
 
 
-def _takes_selector(base: str, selector: str) -> bool:
+def _takes_selector(base: str, selector: str, after: str) -> bool:
     """Whether Unicode gives the base character a presentation or a variant."""
     if base == "":
         return False
-    if selector > "\ufe0f" or (selector < "\ufe0e" and has_ideographs(base)):
-        return has_ideographs(base)
+    if selector > "\ufe0f" or (selector < "\ufe0e" and is_ideographic(base)):
+        return is_ideographic(base)
     if selector < "\ufe0e":
-        return unicodedata.category(base) in {"Sm", "Nd", "Po"} or _JOINING.match(base) is not None
-    return unicodedata.category(base)[0] in "SNP" or base in "\u2139\u20e3" or has_ideographs(base)
+        return unicodedata.category(base) in {"Sm", "Nd", "Po"} or JOINING.match(base) is not None
+    if base in "0123456789#*":
+        return after == "\u20e3"
+    return unicodedata.category(base)[0] == "S" or base in _EMOJI_OF_OTHER_KIND
 
 
 def _judge_directions(text: str) -> list[Sign]:
