@@ -5,6 +5,7 @@ under another policy is stale.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -46,6 +47,20 @@ class HiddenTextLimits(Settings):
     )
     significance: float = Field(default=0.001, gt=0, lt=1)
     min_rows: int = Field(default=5, ge=1, description="fewer flagged rows never block")
+
+
+class SecretLimits(Settings):
+    """Severities of `secrets`: INFO reports, WARN asks for a look, ERROR blocks on one row."""
+
+    credentials: Literal["INFO", "WARN", "ERROR"] = Field(
+        default="INFO", description="private keys, tokens, passwords"
+    )
+    accounts: Literal["INFO", "WARN", "ERROR"] = Field(
+        default="INFO", description="card, IBAN and social security numbers"
+    )
+    contacts: Literal["INFO", "WARN", "ERROR"] = Field(
+        default="INFO", description="mail addresses; telephone numbers, in 8% of honest SMS rows"
+    )
 
 
 class CheckLimits(Settings):

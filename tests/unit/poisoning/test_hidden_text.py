@@ -284,7 +284,7 @@ def test_no_rows_are_not_judged_and_a_missing_text_is_refused() -> None:
 def test_odd_input_ends_in_no_traceback() -> None:
     for texts in (["", " ", "\u200b", "\ud800", "\U0010ffff", "\x00"], ["same\u200bly"] * 500):
         find_hidden_text(texts, LIMITS)
-    large = ("словo и " * 600_000) + "\u200b"
+    large = ("словo и " * 150_000) + "\u200b"
     result = find_hidden_text([large], LIMITS)
     assert len(result.findings) == 1
     assert len(result.findings[0].reason) < 500
