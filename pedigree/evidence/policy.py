@@ -49,6 +49,16 @@ class HiddenTextLimits(Settings):
     min_rows: int = Field(default=5, ge=1, description="fewer flagged rows never block")
 
 
+class InstructionLimits(Settings):
+    """Thresholds of `embedded_instructions`: scores are chances, 0 to 1."""
+
+    warn_score: float = Field(default=0.6, gt=0, le=1, description="two cues, or an override")
+    block_score: float = Field(default=0.78, gt=0, le=1, description="three cues; blocks alone")
+    natural_share: float = Field(default=0.001, gt=0, lt=1)
+    significance: float = Field(default=0.001, gt=0, lt=1)
+    min_rows: int = Field(default=5, ge=1, description="fewer warned rows never block")
+
+
 class SecretLimits(Settings):
     """Severities of `secrets`: INFO reports, WARN asks for a look, ERROR blocks on one row."""
 
