@@ -59,6 +59,29 @@ class InstructionLimits(Settings):
     min_rows: int = Field(default=5, ge=1, description="fewer warned rows never block")
 
 
+class InstructionDataLimits(Settings):
+    """Thresholds of `repeated_outputs`, `output_triggers` and `planted_phrases`."""
+
+    min_corpus: int = Field(default=200, ge=50, description="fewer rows are not judged")
+    min_rows: int = Field(default=5, ge=3, description="rows of a trigger or repeated output")
+    min_output_words: int = Field(default=4, ge=1, description="shorter outputs repeat naturally")
+    repeated_share: float = Field(default=0.01, gt=0, lt=1, description="of all rows; blocks")
+    max_phrase_share: float = Field(default=0.2, gt=0, lt=1, description="commoner ones are style")
+    max_topic_excess: float = Field(
+        default=4, gt=0, description="deviations of shared words up to which rows have no topic"
+    )
+    coverage: float = Field(default=0.6, gt=0, le=1, description="of a trigger's rows that obey")
+    exclusive: float = Field(default=0.8, gt=0, le=1, description="of a passage's rows triggered")
+    obedience: float = Field(
+        default=0.5, gt=0, le=1, description="of an output that the trigger owns; less is INFO"
+    )
+    turn_share: float = Field(default=0.05, gt=0, lt=1, description="of rows, for each passage")
+    min_planted_rows: int = Field(default=10, ge=5)
+    max_planted_share: float = Field(default=0.08, gt=0, lt=1, description="commoner is style")
+    min_planted_share: float = Field(default=0.003, gt=0, lt=1)
+    max_echo: float = Field(default=0.1, ge=0, lt=1, description="of rows whose question names it")
+
+
 class SecretLimits(Settings):
     """Severities of `secrets`: INFO reports, WARN asks for a look, ERROR blocks on one row."""
 
