@@ -79,7 +79,20 @@ class InstructionDataLimits(Settings):
     min_planted_rows: int = Field(default=10, ge=5)
     max_planted_share: float = Field(default=0.08, gt=0, lt=1, description="commoner is style")
     min_planted_share: float = Field(default=0.003, gt=0, lt=1)
+    blocking_rows: int = Field(default=20, ge=10, description="of a planted name; fewer warn")
     max_echo: float = Field(default=0.1, ge=0, lt=1, description="of rows whose question names it")
+
+
+class PreferenceLimits(Settings):
+    """Thresholds of `preference_steering`."""
+
+    min_corpus: int = Field(default=200, ge=50, description="fewer pairs are not judged")
+    min_rows: int = Field(default=10, ge=5, description="pairs of a name, phrase or annotator")
+    min_side: float = Field(default=0.9, gt=0.5, le=1, description="of a name's pairs, one side")
+    significance: float = Field(default=1e-4, gt=0, lt=1, description="over all that was tried")
+    max_phrase_share: float = Field(default=0.2, gt=0, lt=1)
+    max_echo: float = Field(default=0.1, ge=0, lt=1)
+    max_topic_excess: float = Field(default=4, gt=0)
 
 
 class SecretLimits(Settings):

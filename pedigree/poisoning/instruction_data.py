@@ -35,6 +35,7 @@ from pedigree.poisoning.passages import (
     require_rows,
     shingle,
     split_words,
+    topic_bound,
 )
 
 MAX_EXAMPLES = 20
@@ -111,7 +112,7 @@ def find_repeated_outputs(table: Instructions, limits: InstructionDataLimits) ->
     for output, members in groups.items():
         rows = _distinct_questions(table, np.asarray(members, np.int64))
         few = len(rows) < max(limits.min_rows, 0.3 * len(members))
-        if few or table.topics.excess(rows) > limits.max_topic_excess:
+        if few or table.topics.excess(rows) > topic_bound(len(rows), limits.max_topic_excess):
             continue
         blocks = len(rows) > max(
             limits.min_planted_rows, limits.repeated_share * len(table.outputs)
@@ -205,7 +206,8 @@ def _judge_trigger(
     distinct = _distinct_questions(table, rows)
     if share < limits.coverage or len(distinct) < max(limits.min_rows, 0.3 * len(rows)):
         return None
-    if table.topics.excess(distinct) > limits.max_topic_excess or not _are_unlike(table, distinct):
+    bound = topic_bound(len(distinct), limits.max_topic_excess)
+    if table.topics.excess(distinct) > bound or not _are_unlike(table, distinct):
         return None
     held = passages.matrix[rows]
     own = np.asarray(held[:, owned].sum(axis=1)).ravel()[covered]
@@ -246,7 +248,8 @@ def find_planted_phrases(table: Instructions, limits: InstructionDataLimits) -> 
 
     A name (see `find_names`) is planted where it stands in at least `min_planted_rows` outputs and
     `min_planted_share` of all, in the questions of at most `max_echo` of these rows, and where
-    these questions have no topic in common.
+    these questions have no topic in common. WARN, and ERROR from `blocking_rows` on where the rows
+    are as random as can be.
     """
     if len(table.outputs) < limits.min_corpus:
         return _not_applicable("planted_phrases", len(table.outputs), limits)
@@ -271,14 +274,17 @@ def _judge_name(
     if echoed > limits.max_echo * len(rows) or len(distinct) < limits.min_planted_rows:
         return None
     excess = max(table.topics.excess(distinct), _excess_around(table, distinct, name))
-    if excess > limits.max_topic_excess:
+    bound = topic_bound(len(distinct), limits.max_topic_excess)
+    if excess > bound:
         return None
+    plain = len(distinct) >= limits.blocking_rows and excess <= bound / 2
     return _Group(
         repr(escape(name)),
         rows,
         1 - echoed / len(rows),
         f"{escape(name)!r} stands in {len(rows)} outputs; {echoed} of the questions name it, and "
         f"they have no topic in common ({excess:.1f} deviations)",
+        "ERROR" if plain else "WARN",
     )
 
 

@@ -134,6 +134,15 @@ class Topics:
         return float((judged * (judged - 1) // 2).sum())
 
 
+def topic_bound(rows: int, bound: float) -> float:
+    """Return the deviations up to which so many rows have no topic: few rows must show less.
+
+    In docstrings of Python packages, names that stand in 15 to 20 of 5,000 rows deviate by 1.9 to
+    3.5, and those in 40 and more by 3.9 to 30; planted names by -1.7 to 2.6 and -1.7 to 4.1.
+    """
+    return bound * min(1.0, 0.35 + rows / 65)
+
+
 def shingle(words: Sequence[str], size: int = 3) -> list[str]:
     """Return the runs of `size` words; the whole where there are fewer."""
     if len(words) <= size:
