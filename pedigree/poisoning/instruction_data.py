@@ -85,6 +85,16 @@ class Instructions:
         """What tells a topic from a random sample, by the words of instruction and input."""
         return Topics(self.asked)
 
+    @cached_property
+    def topics_of_length(self) -> Topics:
+        """The same among rows with outputs of about one length: some tasks have longer ones."""
+        return Topics(self.asked, [len(words) for words in self.answered])
+
+    @cached_property
+    def answer_topics(self) -> Topics:
+        """What tells a topic from a random sample, by the words of the output."""
+        return Topics(self.answered)
+
 
 @dataclass(frozen=True)
 class _Group:
@@ -217,7 +227,7 @@ def _judge_trigger(
     phrase = escape(phrases.terms[place])
     return _Group(
         repr(phrase),
-        rows[covered],
+        rows if obeys >= limits.obedience else rows[covered],
         share,
         f"{phrase!r} in the question goes with {escape(passages.terms[best])!r} and the like in "
         f"{int(covered.sum())} of its {len(rows)} rows, whatever is asked",
@@ -236,7 +246,7 @@ def _are_unlike(table: Instructions, rows: Integers) -> bool:
 def _merge(groups: list[_Group]) -> list[_Group]:
     """Return one group for each trigger: its words and pairs stand in nearly the same rows."""
     kept: list[_Group] = []
-    for group in sorted(groups, key=lambda g: (-len(g.rows), -len(g.name), g.name)):
+    for group in sorted(groups, key=lambda g: (-g.score, -len(g.rows), -len(g.name), g.name)):
         rows = set(group.rows.tolist())
         if all(len(rows & set(other.rows.tolist())) < 0.8 * len(rows) for other in kept):
             kept.append(group)
@@ -273,7 +283,7 @@ def _judge_name(
     distinct = _distinct_questions(table, rows)
     if echoed > limits.max_echo * len(rows) or len(distinct) < limits.min_planted_rows:
         return None
-    excess = max(table.topics.excess(distinct), _excess_around(table, distinct, name))
+    excess = max(table.topics_of_length.excess(distinct), _excess_around(table, distinct, name))
     bound = topic_bound(len(distinct), limits.max_topic_excess)
     if excess > bound:
         return None
@@ -294,12 +304,11 @@ def _excess_around(table: Instructions, rows: Integers, name: str) -> float:
     The sentences themselves may be alike, for who plants a name words them; honest names keep to
     a kind of text.
     """
-    around = list(table.answered)
+    around: list[list[str]] = []
     for row in rows.tolist():
         sentences: list[str] = _SENTENCE.split(str(table.outputs[row])[:20_000])
-        rest = " ".join(part for part in sentences if name not in part.lower())
-        around[row] = split_words(rest)
-    return Topics(around).excess(rows)
+        around.append(split_words(" ".join(s for s in sentences if name not in s.lower())))
+    return table.answer_topics.excess(rows, around)
 
 
 def _not_applicable(check: str, rows: int, limits: InstructionDataLimits) -> CheckResult:

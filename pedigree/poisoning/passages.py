@@ -10,6 +10,8 @@ Counts are integers and independent of the order of rows.
 """
 
 import re
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -30,8 +32,9 @@ _TOKEN = re.compile(r"[^\W_]+(?:['\u2019./_-][^\W_]+)*")
 _START = re.compile(r"(?:^|[.!?:;\n\u201c\"(*#>-]\s*|\d[.)]\s*)$")
 # Words in more than this share of rows say nothing about the topic of a row.
 COMMON_SHARE = 0.1
+_SAMPLES = 40
 _ADDRESS = re.compile(
-    r"(?:https?://|www\.)\S+|\b[\w-]{2,}\.(?:com|org|net|io|ai|app|dev|co)\b[^\s,)]*"
+    r"(?:https?://|www\.)\S+|\b(?:[\w-]+\.)+(?:com|org|net|io|ai|app|dev|co)\b[^\s,)]*"
 )
 
 
@@ -64,9 +67,16 @@ class Index:
         start, end = columns.indptr[place : place + 2]
         return np.sort(columns.indices[start:end]).astype(np.int64)
 
+    @property
+    def vocabulary(self) -> frozenset[str]:
+        """The terms as a set."""
+        if "vocabulary" not in self.__dict__:
+            self.__dict__["vocabulary"] = frozenset(self.terms)
+        return cast("frozenset[str]", self.__dict__["vocabulary"])
+
     def _columns(self) -> "csr_array":
         if "columns" not in self.__dict__:
-            object.__setattr__(self, "columns", self.matrix.tocsc())
+            self.__dict__["columns"] = self.matrix.tocsc()
         return cast("csr_array", self.__dict__["columns"])
 
 
@@ -98,40 +108,61 @@ class Topics:
     that their words alone decide, so that the order of the table changes nothing.
     """
 
-    def __init__(self, words: Sequence[Sequence[str]], samples: int = 40) -> None:
+    def __init__(self, words: Sequence[Sequence[str]], beside: Sequence[int] | None = None) -> None:
         self.index = index_words(words, 2, max(2, int(COMMON_SHARE * len(words))))
         lengths = np.asarray(self.index.matrix.sum(axis=1)).ravel().tolist()
-        keys = [(lengths[row], sha256_hex(" ".join(one).encode())) for row, one in enumerate(words)]
+        bins = _eighths(beside) if beside is not None else [0] * len(words)
+        self._keys = list(zip(bins, lengths, strict=True))
+        digests = [sha256_hex(" ".join(one).encode("utf-8", "replace")) for one in words]
+        keys = [(*self._keys[row], digests[row]) for row in range(len(words))]
         self._order = np.asarray(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
-        self._place = np.empty(len(keys), np.int64)
-        self._place[self._order] = np.arange(len(keys))
-        self._samples = samples
+        self._sorted = [self._keys[row] for row in self._order.tolist()]
 
-    def excess(self, rows: Integers, part: float = 0.9) -> float:
+    def excess(
+        self, rows: Integers, words: Sequence[Sequence[str]] | None = None, part: float = 0.9
+    ) -> float:
         """Return by how many deviations more pairs share a word than in samples of other rows.
 
         Words that stand in at least `part` of the rows belong to what the rows were chosen by.
+
+        Args:
+            rows: (n,) the rows to judge.
+            words: (n,) what to take as their words, where not all of them count.
+            part: see above.
         """
         draw = np.random.default_rng(len(rows))
-        places = np.sort(self._place[rows])
+        if words is None:
+            counts = np.asarray(self.index.matrix[rows].sum(axis=0)).ravel()
+            keys = [self._keys[row] for row in rows.tolist()]
+        else:
+            known = [set(one) & self.index.vocabulary for one in words]
+            counts = np.asarray(list(Counter(word for one in known for word in one).values()))
+            keys = [(0, len(one)) for one in known]
+        places = np.asarray(sorted(bisect_left(self._sorted, key) for key in keys), np.int64)
         reach = max(20, len(self._order) // 20)
-        seen = [
-            self._shared(self._order[self._near(places, reach, draw)], part)
-            for _ in range(self._samples)
-        ]
-        return (self._shared(rows, part) - float(np.mean(seen)) - 1) / (float(np.std(seen)) + 1)
+        seen = [self._sample(places, reach, draw, part) for _ in range(_SAMPLES)]
+        found = _shared_pairs(counts, part * len(rows))
+        return (found - float(np.mean(seen)) - 1) / (float(np.std(seen)) + 1)
 
-    def _near(self, places: Integers, reach: int, draw: np.random.Generator) -> Integers:
-        """Return other places at most `reach` away: rows of about the same length."""
-        moved = places + draw.integers(1, reach + 1, len(places)) * draw.choice(
-            [-1, 1], len(places)
-        )
-        return np.abs(moved) % len(self._order)
+    def _sample(
+        self, places: Integers, reach: int, draw: np.random.Generator, part: float
+    ) -> float:
+        """Return the pairs shared among other rows, at most `reach` away: of about one length."""
+        steps = draw.integers(1, reach + 1, len(places)) * draw.choice([-1, 1], len(places))
+        rows = self._order[np.abs(places + steps) % len(self._order)]
+        counts = np.asarray(self.index.matrix[rows].sum(axis=0)).ravel()
+        return _shared_pairs(counts, part * len(rows))
 
-    def _shared(self, rows: Integers, part: float) -> float:
-        counts = np.asarray(self.index.matrix[rows].sum(axis=0)).ravel().astype(np.int64)
-        judged = counts[counts < part * len(rows)]
-        return float((judged * (judged - 1) // 2).sum())
+
+def _shared_pairs(counts: Integers, below: float) -> float:
+    judged = counts[counts < below].astype(np.int64)
+    return float((judged * (judged - 1) // 2).sum())
+
+
+def _eighths(values: Sequence[int]) -> list[int]:
+    """Return in which eighth of all values each lies; equal values lie in one."""
+    borders = np.quantile(np.asarray(values), np.arange(1, 8) / 8) if values else np.zeros(0)
+    return np.searchsorted(borders, np.asarray(values)).tolist()
 
 
 def topic_bound(rows: int, bound: float) -> float:

@@ -14,7 +14,6 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -247,12 +246,13 @@ def _contradicts(pairs: Preferences) -> Booleans:
     ]
     order = np.asarray(sorted(range(total), key=keys.__getitem__), np.int64)
     texts = [str(side[row]) for side in (pairs.chosen, pairs.rejected) for row in order.tolist()]
-    words = index_words((split_words(text[:20_000]) for text in texts), 5).matrix.astype(np.float64)
+    index = index_words((split_words(text[:20_000]) for text in texts), 5)
+    words = csr_array(index.matrix, dtype=np.float64)
     style = np.asarray([_describe(text) for text in texts])
     style = (style[:total] - style[total:]) / (style.std(axis=0) + 1e-9)
     difference = csr_array(hstack([words[:total] - words[total:], csr_array(style)]))
     norms = np.sqrt(np.asarray(difference.multiply(difference).sum(axis=1)).ravel()) + 1e-9
-    difference = cast("csr_array", csr_array(difference.multiply(1 / norms[:, None])))
+    difference = csr_array(difference.multiply(1 / norms[:, None]))
     fold = np.asarray([int(keys[row][:8], 16) % _FOLDS for row in order.tolist()])
     margin = np.zeros(total)
     for held in range(_FOLDS):
