@@ -5,6 +5,7 @@ under another policy is stale.
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -74,6 +75,73 @@ class TriggerLimits(Settings):
     )
     min_corpus_rows: int = Field(
         default=200, ge=50, description="distinct labelled rows below which nothing can be said"
+class HiddenTextLimits(Settings):
+    """Thresholds of `hidden_text`."""
+
+    natural_share: float = Field(
+        default=0.001, gt=0, lt=1, description="rows that honest corpora may have flagged"
+    )
+    significance: float = Field(default=0.001, gt=0, lt=1)
+    min_rows: int = Field(default=5, ge=1, description="fewer flagged rows never block")
+
+
+class InstructionLimits(Settings):
+    """Thresholds of `embedded_instructions`: scores are chances, 0 to 1."""
+
+    warn_score: float = Field(default=0.6, gt=0, le=1, description="two cues, or an override")
+    block_score: float = Field(default=0.78, gt=0, le=1, description="three cues; blocks alone")
+    natural_share: float = Field(default=0.001, gt=0, lt=1)
+    significance: float = Field(default=0.001, gt=0, lt=1)
+    min_rows: int = Field(default=5, ge=1, description="fewer warned rows never block")
+
+
+class InstructionDataLimits(Settings):
+    """Thresholds of `repeated_outputs`, `output_triggers` and `planted_phrases`."""
+
+    min_corpus: int = Field(default=200, ge=50, description="fewer rows are not judged")
+    min_rows: int = Field(default=5, ge=3, description="rows of a trigger or repeated output")
+    min_output_words: int = Field(default=4, ge=1, description="shorter outputs repeat naturally")
+    repeated_share: float = Field(default=0.01, gt=0, lt=1, description="of all rows; blocks")
+    max_phrase_share: float = Field(default=0.2, gt=0, lt=1, description="commoner ones are style")
+    max_topic_excess: float = Field(
+        default=4, gt=0, description="deviations of shared words up to which rows have no topic"
+    )
+    coverage: float = Field(default=0.6, gt=0, le=1, description="of a trigger's rows that obey")
+    exclusive: float = Field(default=0.8, gt=0, le=1, description="of a passage's rows triggered")
+    obedience: float = Field(
+        default=0.5, gt=0, le=1, description="of an output that the trigger owns; less is INFO"
+    )
+    turn_share: float = Field(default=0.05, gt=0, lt=1, description="of rows, for each passage")
+    min_planted_rows: int = Field(default=10, ge=5)
+    max_planted_share: float = Field(default=0.08, gt=0, lt=1, description="commoner is style")
+    min_planted_share: float = Field(default=0.003, gt=0, lt=1)
+    blocking_rows: int = Field(default=20, ge=10, description="of a planted name; fewer warn")
+    max_echo: float = Field(default=0.1, ge=0, lt=1, description="of rows whose question names it")
+
+
+class PreferenceLimits(Settings):
+    """Thresholds of `preference_steering`."""
+
+    min_corpus: int = Field(default=200, ge=50, description="fewer pairs are not judged")
+    min_rows: int = Field(default=10, ge=5, description="pairs of a name, phrase or annotator")
+    min_side: float = Field(default=0.9, gt=0.5, le=1, description="of a name's pairs, one side")
+    significance: float = Field(default=1e-4, gt=0, lt=1, description="over all that was tried")
+    max_phrase_share: float = Field(default=0.2, gt=0, lt=1)
+    max_echo: float = Field(default=0.1, ge=0, lt=1)
+    max_topic_excess: float = Field(default=4, gt=0)
+
+
+class SecretLimits(Settings):
+    """Severities of `secrets`: INFO reports, WARN asks for a look, ERROR blocks on one row."""
+
+    credentials: Literal["INFO", "WARN", "ERROR"] = Field(
+        default="INFO", description="private keys, tokens, passwords"
+    )
+    accounts: Literal["INFO", "WARN", "ERROR"] = Field(
+        default="INFO", description="card, IBAN and social security numbers"
+    )
+    contacts: Literal["INFO", "WARN", "ERROR"] = Field(
+        default="INFO", description="mail addresses; telephone numbers, in 8% of honest SMS rows"
     )
 
 
