@@ -38,6 +38,38 @@ class AccuracyLimits(Settings):
     max_source_drop: float = Field(default=0.1, ge=0, le=1)
 
 
+class AnnotatorLimits(Settings):
+    """Thresholds of `annotator_manipulation`: docs/measurements.md has the figures behind them."""
+
+    min_votes: int = Field(
+        default=5, ge=1, description="comparable votes below which an annotator is never named"
+    )
+    significance: float = Field(
+        default=0.01,
+        gt=0,
+        lt=1,
+        description="chance that the strongest word of a clean corpus warns",
+    )
+    block_significance: float = Field(
+        default=0.001, gt=0, lt=1, description="the same for a word that blocks"
+    )
+    block_votes: int = Field(
+        default=5, ge=1, description="votes pushed on one word below which nothing blocks"
+    )
+    membership: float = Field(
+        default=0.9, gt=0, lt=1, description="probability of being a colluder that names somebody"
+    )
+    tolerated_disagreement: float = Field(
+        default=0.6, gt=0, lt=0.8, description="with a confident consensus on one label"
+    )
+    false_discovery_rate: float = Field(default=0.01, gt=0, lt=1)
+    crowd_discovery_rate: float = Field(
+        default=0.001, gt=0, lt=1, description="the same for leaning to a label, and for pairs"
+    )
+    deals: int = Field(default=20, ge=10, description="random deals of texts behind a probability")
+    seed: int = Field(default=0, ge=0)
+
+
 class CheckLimits(Settings):
     """Thresholds of each check; the file says which measurement set them."""
 
