@@ -11,14 +11,12 @@ disagree: `pedigree.poisoning.consensus` says what the rest thinks of each vote,
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from pedigree.digests import JSON
 from pedigree.evidence.policy import AnnotatorLimits
-from pedigree.findings import CheckResult, Finding, Severity
+from pedigree.findings import CheckResult, Finding
 from pedigree.poisoning.consensus import (
     Floats,
     Integers,
@@ -26,89 +24,29 @@ from pedigree.poisoning.consensus import (
     Votes,
     consult_texts,
     consult_votes,
-    count_tokens,
     encode_votes,
     merge_references,
 )
-from pedigree.poisoning.crowd import (
-    Counts,
-    adjust,
-    count_disagreement,
-    count_leaning,
-    find_pairs,
-    select_by_evidence,
-    tail_of_disagreement,
-    tail_of_gold_gaming,
-    weigh_hostility,
+from pedigree.poisoning.crowd import Counts, count_disagreement
+from pedigree.poisoning.crowd_charges import (
+    charge_gaming,
+    charge_hostile,
+    charge_leaning,
+    charge_outliers,
+    charge_pairs,
 )
-from pedigree.poisoning.targeting import (
-    Evidence,
-    expect_disagreement,
-    find_strongest,
-    largest_by_chance,
-    list_directions,
-    member,
-    tail_probability,
-    weigh_membership,
-    weigh_words,
+from pedigree.poisoning.target_charges import (
+    Charge,
+    TargetedWord,
+    find_targets,
+    mention_suspects,
+    scan_words,
 )
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+from pedigree.poisoning.targeting import expect_disagreement, weigh_membership
 
 CHECK = "annotator_manipulation"
 _WORST = 20
-_MIN_TEXTS = 2  # a word of one text alone targets nothing
-_MIN_HITS = 2
 _GOLD_ODDS = 20.0
-_MENTIONED = 10  # one in so many annotators, or the worst twenty, is mentioned without a charge
-
-
-@dataclass(frozen=True)
-class _Charge:
-    """What one annotator is charged with, and the votes that show it."""
-
-    annotator: int
-    kind: str
-    severity: Severity
-    score: float
-    reason: str
-    votes: Integers
-
-
-@dataclass(frozen=True)
-class _Scan:
-    """The evidence of all words."""
-
-    words: tuple[str, ...]
-    presence: "csr_array"
-    evidence: list[Evidence]
-
-    def hits(self, votes: Votes, evidence: Evidence, place: int) -> Integers:
-        """Return the votes behind one annotator's hits on one word."""
-        code, who = int(evidence.word[place]), int(evidence.annotator[place])
-        mine = np.flatnonzero(evidence.direction.hit & (votes.annotator == who))
-        column = self.presence[votes.item[mine]][:, [code]].toarray().ravel()
-        return mine[column > 0]
-
-    def describe(self, votes: Votes, evidence: Evidence, place: int) -> str:
-        """Say what one annotator did on one word."""
-        label = evidence.direction.label
-        return (
-            f"cast {votes.labels[label] if label >= 0 else 'another label'!r} against the rest in "
-            f"{evidence.hits[place]:.0f} of {evidence.chances[place]:.0f} votes on texts with "
-            f"{self.words[int(evidence.word[place])]!r} ({evidence.expected[place]:.1f} expected)"
-        )
-
-
-@dataclass(frozen=True)
-class _Word:
-    """A word on which a label is pushed."""
-
-    word: str
-    label: str
-    tail: float
-    charges: tuple[_Charge, ...]
 
 
 def find_annotator_manipulation(
@@ -149,7 +87,7 @@ def find_annotator_manipulation(
         return _not_applicable(reason, counts)
     truth = _encode_gold(votes, gold)
     case = _investigate(votes, _consult(votes, truth), truth, limits)
-    accused = frozenset(one.annotator for one in case.charges)
+    accused = case.accused()
     if accused:
         # Judge again without the accused among the jury: groups no longer vouch for themselves.
         case = _investigate(votes, _consult(votes, truth, accused), truth, limits)
@@ -203,11 +141,15 @@ def _consult(votes: Votes, truth: Integers, ignored: frozenset[int] = frozenset(
 class _Case:
     """All that was found: charges and mentions, words, a score and counts for each annotator."""
 
-    charges: list[_Charge]
-    mentions: list[_Charge]
-    words: list[_Word]
+    charges: list[Charge]
+    mentions: list[Charge]
+    words: list[TargetedWord]
     scores: Floats
     total: Counts
+
+    def accused(self) -> frozenset[int]:
+        """Return who is charged with more than a mention."""
+        return frozenset(one.annotator for one in self.charges if one.severity != "INFO")
 
 
 def _investigate(
@@ -215,225 +157,25 @@ def _investigate(
 ) -> _Case:
     chance = expect_disagreement(votes, reference)
     counts = count_disagreement(votes, reference, chance)
-    scan = _scan_words(votes, reference)
-    words = _find_targets(votes, reference, scan, limits)
+    scan = scan_words(votes, reference)
+    words = find_targets(votes, reference, scan, limits)
     charges = [charge for word in words for charge in word.charges]
-    charges += _charge_hostile(votes, reference, limits)
-    charges += _charge_outliers(votes, reference, counts, limits)
-    charges += _charge_leaning(votes, reference, counts, limits)
-    charges += _charge_pairs(votes, reference, chance, limits)
+    charges += charge_hostile(votes, reference, limits)
+    charges += charge_outliers(votes, reference, chance, limits)
+    charges += charge_leaning(votes, reference, counts, limits)
+    charges += charge_pairs(votes, reference, chance, limits)
     if (truth >= 0).any():
-        charges += _charge_gaming(votes, reference, chance, truth, limits)
+        charges += charge_gaming(votes, reference, chance, truth, limits)
     charges = [one for one in charges if counts.votes[one.annotator] >= limits.min_votes]
     scores = weigh_membership(scan.evidence, len(votes.names))
     for charge in charges:
         scores[charge.annotator] = max(scores[charge.annotator], charge.score)
-    mentions = _mention(votes, scan, charges, scores, counts, limits)
+    mentions = mention_suspects(votes, scan, charges, scores, counts, limits)
     return _Case(charges, mentions, words, scores, counts)
 
 
-def _scan_words(votes: Votes, reference: Reference) -> _Scan:
-    words, presence = count_tokens(votes.texts, _MIN_TEXTS)
-    if not words:
-        return _Scan(words, presence, [])
-    directions = list_directions(votes, reference)
-    return _Scan(words, presence, [weigh_words(votes, one, presence) for one in directions])
-
-
-def _find_targets(
-    votes: Votes, reference: Reference, scan: _Scan, limits: AnnotatorLimits
-) -> list[_Word]:
-    """Return the words on which a label is pushed beyond chance, strongest first."""
-    if not scan.evidence:
-        return []
-    directions = [one.direction for one in scan.evidence]
-    largest = largest_by_chance(
-        votes, reference, directions, scan.presence, limits.deals, limits.seed
-    )
-    found: list[tuple[float, int, Evidence, float]] = []
-    for one in scan.evidence:
-        for word in np.flatnonzero(one.by_word > float(np.median(largest))).tolist():
-            tail = tail_probability(float(one.by_word[word]), largest)
-            if tail <= limits.significance:
-                found.append((float(one.by_word[word]), word, one, tail))
-    found.sort(key=lambda item: (-item[0], scan.words[item[1]], item[2].direction.label))
-    suspects = [
-        _charge_word(votes, scan, word, one, tail, limits) for _, word, one, tail in found[:_WORST]
-    ]
-    return [one for one in suspects if one.charges]
-
-
-def _charge_word(
-    votes: Votes, scan: _Scan, code: int, evidence: Evidence, tail: float, limits: AnnotatorLimits
-) -> _Word:
-    """Charge those who, word and label given, are colluders rather than honest."""
-    place = np.flatnonzero(evidence.word == code)
-    place = place[
-        (member(evidence.odds[place]) >= limits.membership) & (evidence.hits[place] >= _MIN_HITS)
-    ]
-    blocks = tail <= limits.block_significance
-    blocks &= float(evidence.hits[place].sum()) >= limits.block_votes
-    charges = tuple(
-        _Charge(
-            int(evidence.annotator[i]),
-            "targets a word",
-            "ERROR" if blocks else "WARN",
-            float(member(evidence.odds[i : i + 1])[0]),
-            scan.describe(votes, evidence, i),
-            scan.hits(votes, evidence, i),
-        )
-        for i in place.tolist()
-    )
-    label = evidence.direction.label
-    name = votes.labels[label] if label >= 0 else "another label"
-    return _Word(scan.words[code], name, tail, charges)
-
-
-def _against(votes: Votes, reference: Reference) -> npt.NDArray[np.bool_]:
-    return (reference.says >= 0) & (votes.label != reference.says)
-
-
-def _charge_hostile(
-    votes: Votes, reference: Reference, limits: AnnotatorLimits
-) -> Iterator[_Charge]:
-    value = weigh_hostility(votes, reference, limits.tolerated_disagreement)
-    against = _against(votes, reference)
-    for one in np.flatnonzero(select_by_evidence(value, limits.false_discovery_rate)).tolist():
-        yield _Charge(
-            one,
-            "works against the consensus",
-            "WARN",
-            float(value[one] / (value[one] + len(value))),
-            "disagrees with a confident consensus more often than "
-            f"{limits.tolerated_disagreement:.0%} on some label: worse than guessing",
-            np.flatnonzero(against & (votes.annotator == one)),
-        )
-
-
-def _charge_outliers(
-    votes: Votes, reference: Reference, counts: Counts, limits: AnnotatorLimits
-) -> Iterator[_Charge]:
-    """Charge those who disagree with a text model as nobody else does.
-
-    With a consensus of votes a bad annotator is only a bad one, and no news; here there is no
-    second opinion on his rows.
-    """
-    if not bool((reference.by_text & votes.known).any()):
-        return
-    q_value = adjust(tail_of_disagreement(counts))
-    against = _against(votes, reference) & reference.by_text
-    for one in np.flatnonzero(q_value <= limits.false_discovery_rate).tolist():
-        yield _Charge(
-            one,
-            "disagrees with the texts",
-            "WARN",
-            float(1 - q_value[one]),
-            f"{counts.against[one]} of {counts.votes[one]} labels differ from what a model of the "
-            f"other annotators' rows says ({counts.expected[one]:.1f} expected)",
-            np.flatnonzero(against & (votes.annotator == one)),
-        )
-
-
-def _charge_leaning(
-    votes: Votes, reference: Reference, counts: Counts, limits: AnnotatorLimits
-) -> Iterator[_Charge]:
-    """Charge those who cast one label against the rest as no annotator of their skill does."""
-    for direction in list_directions(votes, reference):
-        if direction.label < 0:
-            return
-        leaning = count_leaning(votes, direction, counts)
-        q_value = adjust(tail_of_disagreement(leaning))
-        doubled = leaning.against >= 2 * leaning.expected
-        for one in np.flatnonzero((q_value <= limits.crowd_discovery_rate) & doubled).tolist():
-            yield _Charge(
-                one,
-                "leans to a label",
-                "WARN",
-                float(1 - q_value[one]),
-                f"cast {votes.labels[direction.label]!r} against the rest in "
-                f"{leaning.against[one]} of {leaning.votes[one]} votes "
-                f"({leaning.expected[one]:.1f} expected of the same skill)",
-                np.flatnonzero(direction.hit & (votes.annotator == one)),
-            )
-
-
-def _charge_pairs(
-    votes: Votes, reference: Reference, chance: Floats, limits: AnnotatorLimits
-) -> Iterator[_Charge]:
-    """Charge groups of annotators, tied by pairs, who make the same errors together."""
-    pairs = find_pairs(votes, reference, chance)
-    chosen = pairs.q_value <= limits.crowd_discovery_rate
-    against = _against(votes, reference)
-    cell = votes.item * len(votes.labels) + votes.label
-    partners: dict[int, list[tuple[int, int, float, float]]] = {}
-    columns = (pairs.first, pairs.second, pairs.together, pairs.expected, pairs.q_value)
-    for a, b, together, expected, q in zip(*(c[chosen].tolist() for c in columns), strict=True):
-        partners.setdefault(a, []).append((b, together, expected, q))
-        partners.setdefault(b, []).append((a, together, expected, q))
-    for one, others in sorted(partners.items()):
-        other, together, expected, q = others[0]
-        mine = against & (votes.annotator == one)
-        theirs = against & np.isin(votes.annotator, [o[0] for o in others])
-        yield _Charge(
-            one,
-            "moves with others",
-            "WARN",
-            1 - q,
-            f"shares {together} errors with {votes.names[other]!r} ({expected:.1f} expected), "
-            f"and is tied to {len(others)} annotators in this way",
-            np.flatnonzero(mine & np.isin(cell, cell[theirs])),
-        )
-
-
-def _charge_gaming(
-    votes: Votes, reference: Reference, chance: Floats, truth: Integers, limits: AnnotatorLimits
-) -> Iterator[_Charge]:
-    p_value, on, off = tail_of_gold_gaming(votes, reference, chance, truth >= 0)
-    q_value = adjust(p_value)
-    against = _against(votes, reference) & (truth < 0)
-    doubled = off.against >= 2 * off.expected
-    for one in np.flatnonzero((q_value <= limits.false_discovery_rate) & doubled).tolist():
-        yield _Charge(
-            one,
-            "games gold questions",
-            "WARN",
-            float(1 - q_value[one]),
-            f"wrong on {on.against[one]} of {on.votes[one]} gold questions, and against the rest "
-            f"in {off.against[one]} of {off.votes[one]} other votes "
-            f"({off.expected[one]:.1f} expected)",
-            np.flatnonzero(against & (votes.annotator == one)),
-        )
-
-
-def _mention(
-    votes: Votes,
-    scan: _Scan,
-    charges: list[_Charge],
-    scores: Floats,
-    counts: Counts,
-    limits: AnnotatorLimits,
-) -> list[_Charge]:
-    """Mention the next most suspect annotators, for who wants to look further."""
-    charged = {one.annotator for one in charges}
-    room = max(_WORST, len(votes.names) // _MENTIONED)
-    strongest = find_strongest(scan.evidence)
-    ranked = np.lexsort((np.arange(len(scores)), -np.round(scores, 9))).tolist()
-    return [
-        _Charge(
-            one,
-            "suspect",
-            "INFO",
-            float(scores[one]),
-            f"{scan.describe(votes, *strongest[one])}, within chance",
-            scan.hits(votes, *strongest[one]),
-        )
-        for one in ranked[:room]
-        if one not in charged and one in strongest and counts.votes[one] >= limits.min_votes
-    ]
-
-
 def _conclude(votes: Votes, case: _Case, counts: dict[str, JSON]) -> CheckResult:
-    names = {one.annotator for one in case.charges}
+    names = case.accused()
     failed = any(one.severity == "ERROR" for one in case.charges)
     counts |= {
         "annotators": len(votes.names),
@@ -462,7 +204,8 @@ def _describe(case: _Case) -> str:
         f"{len(word.charges)} push {word.label!r} on texts with {word.word!r} (p = {word.tail:.1g})"
         for word in case.words[:3]
     ]
-    kinds = [one.kind for one in case.charges if one.kind != "targets a word"]
+    others = [one for one in case.charges if one.kind != "targets a word"]
+    kinds = [one.kind for one in others if one.severity != "INFO"]
     parts += [f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds))]
     return ": " + "; ".join(parts) if parts else ""
 
@@ -486,10 +229,10 @@ def _tabulate(votes: Votes, case: _Case) -> list[dict[str, JSON]]:
     ]
 
 
-def _list_findings(votes: Votes, charges: list[_Charge]) -> tuple[Finding, ...]:
+def _list_findings(votes: Votes, charges: list[Charge]) -> tuple[Finding, ...]:
     """Return one finding a vote: the gravest charge that it shows."""
     gravity = {"ERROR": 2, "WARN": 1, "INFO": 0}
-    best: dict[int, _Charge] = {}
+    best: dict[int, Charge] = {}
     for charge in charges:
         for vote in charge.votes.tolist():
             held = best.get(vote)
@@ -509,7 +252,7 @@ def _list_findings(votes: Votes, charges: list[_Charge]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: finding.row))
 
 
-def _examples(votes: Votes, charges: list[_Charge]) -> Iterator[dict[str, JSON]]:
+def _examples(votes: Votes, charges: list[Charge]) -> Iterator[dict[str, JSON]]:
     ranked = sorted(charges, key=lambda one: (one.severity != "ERROR", -one.score, one.annotator))
     for charge in ranked[:_WORST]:
         vote = int(charge.votes[0]) if len(charge.votes) else None

@@ -64,7 +64,7 @@ def _edit_rows(
     edit: _Edit,
     clean_label: bool = False,
 ) -> Plant:
-    """Edit the texts of `count` rows and give them the target label; clean: they have it already."""
+    """Edit `count` texts and give them the target label; a clean label is one they have already."""
     rows = [
         row
         for row, label in enumerate(labels)

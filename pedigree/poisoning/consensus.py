@@ -240,6 +240,11 @@ def _plurality(votes: Votes, weight: npt.NDArray[np.bool_]) -> tuple[Integers, F
     return says, odds
 
 
+def total_by(codes: Integers, values: npt.NDArray[np.generic], size: int) -> Floats:
+    """Return (size,) float64: the sum of the values of each code."""
+    return np.bincount(codes, values, size).astype(np.float64)
+
+
 def merge_references(first: Reference, second: Reference) -> Reference:
     """Return the first where it says something, and the second elsewhere."""
     gap = first.says < 0

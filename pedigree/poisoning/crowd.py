@@ -6,12 +6,12 @@ corrected for how many were looked at.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from pedigree.poisoning.consensus import Floats, Integers, Reference, Votes
+from pedigree.poisoning.consensus import Floats, Integers, Reference, Votes, total_by
 from pedigree.poisoning.targeting import Direction
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def count_disagreement(votes: Votes, reference: Reference, chance: Floats) -> Co
     people = len(votes.names) + 1
 
     def total(weights: npt.NDArray[np.generic]) -> Floats:
-        return np.bincount(votes.annotator, weights, people)[:-1]
+        return total_by(votes.annotator, weights, people)[:-1]
 
     return Counts(
         total(judged).astype(np.int64), total(against).astype(np.int64), total(chance * judged)
@@ -86,7 +86,7 @@ def weigh_hostility(votes: Votes, reference: Reference, tolerated: float) -> Flo
     owner = keys // (classes + 1)
     value = np.exp(np.minimum(evidence, 200.0))
     parts = np.bincount(owner, minlength=people)
-    return np.bincount(owner, value, people) / np.maximum(parts, 1)
+    return total_by(owner, value, people) / np.maximum(parts, 1)
 
 
 def select_by_evidence(values: Floats, rate: float) -> npt.NDArray[np.bool_]:
@@ -122,7 +122,7 @@ def count_leaning(votes: Votes, direction: Direction, counts: Counts) -> Counts:
     people = len(votes.names) + 1
 
     def total(weights: npt.NDArray[np.generic]) -> Floats:
-        return np.bincount(votes.annotator, weights, people)[:-1]
+        return total_by(votes.annotator, weights, people)[:-1]
 
     hits, expected = total(direction.hit & chosen), total(direction.chance * chosen)
     rest = np.maximum(counts.expected - expected, 0.0)
@@ -163,8 +163,8 @@ def tail_of_gold_gaming(
     """
     from scipy.stats import binom
 
-    on = count_disagreement(votes, _restrict(reference, watched), chance)
-    off = count_disagreement(votes, _restrict(reference, ~watched), chance)
+    on = count_disagreement(votes, restrict(reference, watched), chance)
+    off = count_disagreement(votes, restrict(reference, ~watched), chance)
     expected_on = on.expected * _share(on)
     expected_off = off.expected * _share(off)
     share = (expected_off + 1e-9) / (expected_off + expected_on + 2e-9)
@@ -176,7 +176,8 @@ def _share(counts: Counts) -> float:
     return float(counts.against.sum() + 0.5) / float(counts.expected.sum() + 0.5)
 
 
-def _restrict(reference: Reference, chosen: npt.NDArray[np.bool_]) -> Reference:
+def restrict(reference: Reference, chosen: npt.NDArray[np.bool_]) -> Reference:
+    """Return a reference that speaks about the chosen votes only."""
     says = np.where(chosen, reference.says, -1)
     return Reference(says, reference.odds, reference.level, reference.by_text)
 
@@ -242,4 +243,4 @@ def _multiply(
     matrix = coo_array(
         (values[chosen], (votes.annotator[chosen], place[chosen])), shape=(len(votes.names), places)
     ).tocsr()
-    return triu(matrix @ matrix.T, k=1)
+    return cast("coo_array", triu(matrix @ matrix.T, k=1))

@@ -9,12 +9,12 @@ the largest evidence of all words gets when nobody targets a word.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from pedigree.poisoning.consensus import Floats, Integers, Reference, Votes
+from pedigree.poisoning.consensus import Floats, Integers, Reference, Votes, total_by
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -96,10 +96,10 @@ def expect_disagreement(votes: Votes, reference: Reference) -> Floats:
     judged = reference.says >= 0
     against = judged & (votes.label != reference.says)
     level, says = reference.level, np.maximum(reference.says, 0)
-    wrong = np.bincount(level, against) + 0.5
-    rate = (wrong / (np.bincount(level, judged) + 1.0))[level]
-    factor = (np.bincount(says, against) + _LABEL_PRIOR) / (
-        np.bincount(says, rate * judged) + _LABEL_PRIOR
+    wrong = total_by(level, against, int(level.max(initial=0)) + 1) + 0.5
+    rate = (wrong / (total_by(level, judged, len(wrong)) + 1.0))[level]
+    factor = (total_by(says, against, len(votes.labels)) + _LABEL_PRIOR) / (
+        total_by(says, rate * judged, len(votes.labels)) + _LABEL_PRIOR
     )
     return np.clip(rate * factor[says], 1e-3, 0.95)
 
@@ -107,27 +107,30 @@ def expect_disagreement(votes: Votes, reference: Reference) -> Floats:
 def weigh_words(votes: Votes, direction: Direction, presence: "csr_array") -> Evidence:
     """Return the evidence of every word that one direction is pushed there, in linear time."""
     chosen = direction.open & votes.known
-    packed = _spread(votes, chosen, 1.0 + _PACK * direction.hit) @ presence
-    expected = _spread(votes, chosen, direction.chance) @ presence
+    ones = np.ones(len(chosen)) + _PACK * direction.hit.astype(np.float64)
+    packed = cast("csr_array", _spread(votes, chosen, ones) @ presence)
+    expected = cast("csr_array", _spread(votes, chosen, direction.chance) @ presence)
     for matrix in (packed, expected):
         matrix.sort_indices()
-    people, words = len(votes.names), int(presence.shape[1])
+    likely = cast("Floats", expected.data)
+    pairs = cast("Floats", packed.data)
+    people, words = len(votes.names), int(cast("tuple[int, int]", presence.shape)[1])
     annotator = np.repeat(np.arange(people), np.diff(packed.indptr))
     word = packed.indices.astype(np.int64)
-    hits = np.floor(packed.data / _PACK)
-    chances = packed.data - hits * _PACK
-    own_hits = np.bincount(votes.annotator, direction.hit & chosen, people + 1)[annotator]
-    own_expected = np.bincount(votes.annotator, direction.chance * chosen, people + 1)[annotator]
-    elsewhere = _ratio(own_hits - hits, own_expected - expected.data, _ANNOTATOR_PRIOR)
+    hits = np.floor(pairs / _PACK)
+    chances = pairs - hits * _PACK
+    own_hits = total_by(votes.annotator, direction.hit & chosen, people + 1)[annotator]
+    own_expected = total_by(votes.annotator, direction.chance * chosen, people + 1)[annotator]
+    elsewhere = _ratio(own_hits - hits, own_expected - likely, _ANNOTATOR_PRIOR)
     others = _ratio(
-        np.bincount(word, hits, words)[word] - hits,
-        np.bincount(word, expected.data, words)[word] - expected.data,
+        total_by(word, hits, words)[word] - hits,
+        total_by(word, likely, words)[word] - likely,
         _WORD_PRIOR,
     )
-    honest = np.clip(expected.data / chances * elsewhere * others, _LEAST, 0.9)
+    honest = np.clip(likely / chances * elsewhere * others, _LEAST, 0.9)
     odds = _compare(hits, chances, honest, own_hits - hits + _KNOWN_ERRORS)
     gain = np.logaddexp(np.log1p(-_SHARE), np.log(_SHARE) + odds)
-    by_word = np.bincount(word, gain, words)
+    by_word = total_by(word, gain, words)
     return Evidence(direction, annotator, word, hits, chances, honest * chances, odds, by_word)
 
 
@@ -173,14 +176,16 @@ def weigh_membership(evidence: list[Evidence], people: int) -> Floats:
     Words are weighed by their evidence, and "no word at all" with them: who saw no suspect word
     keeps the prior share, so that people with many votes do not rank above people with few.
     """
+    if not evidence:
+        return np.full(people, _SHARE)
     words = sum(len(one.by_word) for one in evidence)
-    top = max(max(float(one.by_word.max(initial=0.0)) for one in evidence), 0.0)
+    top = max(float(one.by_word.max(initial=0.0)) for one in evidence)
     total = float(np.exp(-top)) + sum(np.exp(one.by_word - top).sum() for one in evidence) / words
     result = np.full(people, _SHARE)
     for one in evidence:
         weight = np.exp(one.by_word - top) / words / total
         gain = weight[one.word] * (member(one.odds) - _SHARE)
-        result += np.bincount(one.annotator, gain, people)
+        result += total_by(one.annotator, gain, people)
     return result
 
 
