@@ -10,7 +10,7 @@ disagree: `pedigree.poisoning.consensus` says what the rest thinks of each vote,
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -129,11 +129,12 @@ def _consult(votes: Votes, truth: Integers, ignored: frozenset[int] = frozenset(
     if (reference.says < 0).any():
         reference = merge_references(reference, consult_texts(votes))
     known = truth >= 0
-    return Reference(
-        np.where(known, truth, reference.says),
-        np.where(known, _GOLD_ODDS, reference.odds),
-        np.where(known, int(reference.level.max(initial=0)) + 1, reference.level),
-        reference.by_text & ~known,
+    return replace(
+        reference,
+        says=np.where(known, truth, reference.says),
+        odds=np.where(known, _GOLD_ODDS, reference.odds),
+        level=np.where(known, int(reference.level.max(initial=0)) + 1, reference.level),
+        by_text=reference.by_text & ~known,
     )
 
 

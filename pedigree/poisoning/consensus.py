@@ -13,7 +13,7 @@ has not::
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -83,12 +83,17 @@ class Reference:
         odds: (votes,) float64, how sure it is: log odds of its best label against the second.
         level: (votes,) int64, votes of one level have references about as sure.
         by_text: (votes,) bool, a text model spoke and not the other annotators.
+        evidence: (votes, labels) float64, what each vote adds to the log odds of its item's labels;
+            (votes, 0) where no confusion matrices were estimated.
+        prior: (labels,) float64, log shares of the labels.
     """
 
     says: Integers
     odds: Floats
     level: Integers
     by_text: npt.NDArray[np.bool_]
+    evidence: Floats
+    prior: Floats
 
 
 def encode_votes(
@@ -167,23 +172,43 @@ def consult_votes(votes: Votes, ignored: frozenset[int] = frozenset()) -> Refere
         return no_reference(count)
     if (len(votes.names) + 1) * classes**2 > _MAX_CELLS or votes.items * classes > _MAX_CELLS:
         says, odds = _plurality(votes, weight)
+        evidence, prior = np.zeros((count, 0)), np.zeros(0)
     else:
         evidence, prior = _dawid_skene(votes, weight)
-        totals = np.zeros((votes.items, classes))
-        np.add.at(totals, votes.item, evidence * weight[:, None])
-        own = totals[votes.item] - evidence * weight[:, None] + prior
-        top = np.sort(own, axis=1)[:, -2:]
-        says, odds = own.argmax(1).astype(np.int64), top[:, 1] - top[:, 0]
+        evidence *= weight[:, None]
+        says, odds = decide(sum_by_item(votes, evidence)[votes.item] - evidence + prior)
     says = np.where(others >= MIN_OTHERS, says, -1)
-    level = np.searchsorted(_ODDS_EDGES, odds).astype(np.int64)
-    return Reference(says, odds, level, np.zeros(count, bool))
+    return Reference(says, odds, level_of(odds), np.zeros(count, bool), evidence, prior)
+
+
+def decide(scores: Floats) -> tuple[Integers, Floats]:
+    """Return the best label of each row of log odds, and its lead over the second."""
+    top = np.partition(scores, -2, axis=1)[:, -2:]
+    return scores.argmax(1).astype(np.int64), top[:, 1] - top[:, 0]
+
+
+def level_of(odds: Floats) -> Integers:
+    """Return the class of about equally sure consensuses that each belongs to."""
+    return np.searchsorted(_ODDS_EDGES, odds).astype(np.int64)
+
+
+def sum_by_item(votes: Votes, evidence: Floats) -> Floats:
+    """Return (items, labels) float64: the evidence of all votes of each item."""
+    totals = np.zeros((votes.items, evidence.shape[1]))
+    np.add.at(totals, votes.item, evidence)
+    return totals
 
 
 def no_reference(count: int) -> Reference:
     """Return a reference that says nothing about any vote."""
     nothing = np.zeros(count)
     return Reference(
-        np.full(count, -1, np.int64), nothing, nothing.astype(np.int64), nothing.astype(bool)
+        np.full(count, -1, np.int64),
+        nothing,
+        nothing.astype(np.int64),
+        nothing.astype(bool),
+        np.zeros((count, 0)),
+        np.zeros(0),
     )
 
 
@@ -254,6 +279,8 @@ def merge_references(first: Reference, second: Reference) -> Reference:
         np.where(gap, second.odds, first.odds),
         np.where(gap, second.level + levels, first.level),
         np.where(gap, second.by_text, first.by_text),
+        first.evidence,
+        first.prior,
     )
 
 
@@ -314,8 +341,9 @@ def consult_texts(votes: Votes) -> Reference:
         if apart.any() and not apart.all():
             says[apart], odds[apart] = _predict(presence, votes.label, apart, classes)
     edges = np.quantile(odds, np.arange(1, _MODEL_BINS) / _MODEL_BINS)
-    return Reference(
-        says, odds, np.searchsorted(edges, odds).astype(np.int64), np.ones(count, bool)
+    level = np.searchsorted(edges, odds).astype(np.int64)
+    return replace(
+        no_reference(count), says=says, odds=odds, level=level, by_text=np.ones(count, bool)
     )
 
 
@@ -333,5 +361,4 @@ def _predict(
     rows = np.bincount(label[rest], minlength=classes)
     present = np.log(counts + 0.5) - np.log(rows + 1.0)[:, None]
     scores = (presence[np.flatnonzero(apart)] @ present.T) + np.log(rows + 0.5)
-    top = np.sort(scores, axis=1)[:, -2:]
-    return scores.argmax(1).astype(np.int64), top[:, 1] - top[:, 0]
+    return decide(scores)

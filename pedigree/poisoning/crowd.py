@@ -5,25 +5,32 @@ Three tests over the votes of `pedigree.poisoning.consensus`; none looks at word
 corrected for how many were looked at.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from pedigree.poisoning.consensus import Floats, Integers, Reference, Votes, total_by
+from pedigree.poisoning.consensus import (
+    MIN_OTHERS,
+    Floats,
+    Integers,
+    Reference,
+    Votes,
+    decide,
+    level_of,
+    sum_by_item,
+    total_by,
+)
 from pedigree.poisoning.targeting import Direction
-
-if TYPE_CHECKING:
-    from scipy.sparse import coo_array
 
 # A consensus is held against an annotator where its best label leads by odds of e^2, 7 to 1.
 CONFIDENT_ODDS = 2.0
 _HOSTILE = np.array([0.8, 0.95])  # disagreement of somebody who works against a label
-_MAX_PAIR_WORK = 50_000_000
+_MAX_PAIR_WORK = 10_000_000  # pairs of votes of one item, twice: about 500 MB
 _TRIMMED = 0.1  # share of the most deviant annotators left out of what is usual
 _MIN_TOGETHER = 3  # fewer equal errors are no sign of a common cause
-_EXCESS = 3.0  # and they are at least so many times what is expected
+_EXCESS = 2.0  # and they are at least so many times what is expected
+_ROUNDS, _UNUSUAL = 3, 1e-3
 
 
 @dataclass(frozen=True)
@@ -112,22 +119,39 @@ def adjust(p_values: Floats) -> Floats:
     return result
 
 
-def count_leaning(votes: Votes, direction: Direction, counts: Counts) -> Counts:
-    """Count for each annotator how often he casts a direction's label against the rest.
+def tail_of_leaning(
+    votes: Votes, direction: Direction, counts: Counts
+) -> tuple[Floats, Integers, Floats]:
+    """Return P(so many of an annotator's disagreements in one direction), these, and expected.
 
-    Expected is what an average annotator shows, times his own rate of errors in other directions:
-    a bad annotator errs both ways, one who pushes a label errs one way.
+    Given how often he disagrees at all, the share that casts the direction's label follows what
+    anybody would show on his items: a bad annotator errs both ways, one who pushes a label errs
+    one way. A beta-binomial law allows the leanings that the crowd has (spread from the others,
+    the most deviant tenth left out).
     """
+    from scipy.stats import betabinom, binom
+
     chosen = direction.open & votes.known
     people = len(votes.names) + 1
-
-    def total(weights: npt.NDArray[np.generic]) -> Floats:
-        return total_by(votes.annotator, weights, people)[:-1]
-
-    hits, expected = total(direction.hit & chosen), total(direction.chance * chosen)
-    rest = np.maximum(counts.expected - expected, 0.0)
-    skill = (counts.against - hits + 2.0) / (rest + 2.0)
-    return Counts(total(chosen).astype(np.int64), hits.astype(np.int64), expected * skill)
+    hits = total_by(votes.annotator, direction.hit & chosen, people)[:-1]
+    expected = total_by(votes.annotator, direction.chance * chosen, people)[:-1]
+    total = counts.against
+    share = np.clip(expected / np.maximum(counts.expected, 1e-9), 1e-6, 1 - 1e-6)
+    noise = total * share * (1 - share)
+    gap = (hits - total * share) ** 2
+    usual = (total > 0) & (gap <= np.quantile(gap / np.maximum(noise, 1e-9), 1 - _TRIMMED) * noise)
+    spread = (
+        2 * float((gap - noise)[usual].sum()) / max(float((noise * (total - 1))[usual].sum()), 1)
+    )
+    spread = min(spread, 0.5)
+    tail = np.ones(len(total))
+    at = hits > total * share  # the others need no tail
+    if spread < 1e-4:
+        tail[at] = binom.sf(hits[at] - 1, total[at], share[at])
+    else:
+        size = 1 / spread - 1
+        tail[at] = betabinom.sf(hits[at] - 1, total[at], size * share[at], size * (1 - share[at]))
+    return tail, hits.astype(np.int64), total * share
 
 
 def tail_of_disagreement(counts: Counts) -> Floats:
@@ -178,52 +202,85 @@ def _share(counts: Counts) -> float:
 
 def restrict(reference: Reference, chosen: npt.NDArray[np.bool_]) -> Reference:
     """Return a reference that speaks about the chosen votes only."""
-    says = np.where(chosen, reference.says, -1)
-    return Reference(says, reference.odds, reference.level, reference.by_text)
+    return replace(reference, says=np.where(chosen, reference.says, -1))
 
 
 def find_pairs(votes: Votes, reference: Reference, chance: Floats) -> Pairs:
     """Return pairs who cast the same wrong label on the same items more often than they would.
 
-    Each annotator's own rate of errors and each item's uncertainty are in the expectation, and so
-    is the whole crowd's: hard items make honest annotators err together.
+    Wrong is what the rest without both says. Expected is what any two annotators show where the
+    rest is as sure (hard items make honest annotators err together), times both rates of errors.
     """
     from scipy.stats import poisson
 
     counts = count_disagreement(votes, reference, chance)
     own = np.append((counts.against + 2.0) / (counts.expected + 2.0), 1.0)
-    judged = (reference.says >= 0) & votes.known & ~reference.by_text
-    sizes = np.bincount(votes.item[judged], minlength=votes.items)
+    sizes = np.bincount(votes.item, minlength=votes.items)
     kept = _affordable(sizes)
-    judged &= kept[votes.item]
-    likely = np.clip(chance * own[votes.annotator], 0.0, 0.95)
-    against = judged & (votes.label != reference.says)
-    expected = _multiply(votes, judged, likely, votes.item, votes.items)
-    cell = votes.item * len(votes.labels) + votes.label
-    cell = np.unique(cell, return_inverse=True)[1]
-    same = _multiply(votes, against, np.ones(len(cell)), cell, int(cell.max(initial=0)) + 1)
-    total = float(expected.data.sum())
-    expected = expected * (float(same.data.sum()) / total if total else 1.0)
-    same = same.tocoo()
-    lookup = expected.tocsr()
-    first, second = same.coords[0].astype(np.int64), same.coords[1].astype(np.int64)
-    mean = np.asarray(lookup[first, second]).ravel() if len(first) else np.zeros(0)
-    together = same.data.astype(np.int64)
-    p_value = poisson.sf(together - 1, np.maximum(mean, 1e-9))
-    # All pairs who share an item were looked at, those without a common error with p = 1.
-    padded = np.ones(max(expected.nnz, len(p_value)))
-    padded[: len(p_value)] = p_value
-    q_value = adjust(padded)[: len(p_value)]
-    order = np.lexsort((second, first, q_value))
-    order = order[(together >= np.maximum(_MIN_TOGETHER, _EXCESS * mean))[order]]
-    return Pairs(
-        first[order],
-        second[order],
-        together[order],
-        mean[order],
-        q_value[order],
-        int((~kept).sum()),
+    left, right = _list_pairs(votes, sizes * kept)
+    enough = sizes[votes.item[left]] >= MIN_OTHERS + 2
+    enough &= (votes.known[left] & votes.known[right]) & (
+        votes.annotator[left] != votes.annotator[right]
     )
+    left, right = left[enough], right[enough]
+    if not len(left) or not reference.evidence.shape[1]:
+        nobody = np.zeros(0, np.int64)
+        return Pairs(nobody, nobody, nobody, np.zeros(0), np.zeros(0), int((~kept).sum()))
+    totals = sum_by_item(votes, reference.evidence)
+    rest = totals[votes.item[left]] - reference.evidence[left] - reference.evidence[right]
+    says, odds = decide(rest + reference.prior)
+    same = (votes.label[left] == votes.label[right]) & (votes.label[left] != says)
+    level = level_of(odds)
+    skill = own[votes.annotator[left]] * own[votes.annotator[right]]
+    first, second, place = _name_pairs(votes.annotator[left], votes.annotator[right])
+    together = np.bincount(place, same, len(first)).astype(np.int64)
+    usual = np.ones(len(first), bool)
+    for _ in range(_ROUNDS):  # those who move together are not part of what is usual
+        expected = _expect_together(level, same, skill, place, usual)
+        p_value = poisson.sf(together - 1, np.maximum(expected, 1e-9))
+        usual = p_value > _UNUSUAL
+    q_value = adjust(p_value)
+    order = np.lexsort((second, first, q_value))
+    order = order[(together >= np.maximum(_MIN_TOGETHER, _EXCESS * expected))[order]]
+    columns = [one[order] for one in (first, second, together)]
+    return Pairs(
+        columns[0], columns[1], columns[2], expected[order], q_value[order], int((~kept).sum())
+    )
+
+
+def _expect_together(
+    level: Integers,
+    same: npt.NDArray[np.bool_],
+    skill: Floats,
+    place: Integers,
+    usual: npt.NDArray[np.bool_],
+) -> Floats:
+    """Return the common errors expected of each pair, by the rates of the usual pairs."""
+    bins = int(level.max()) + 1
+    kept = usual[place]
+    rate = (total_by(level[kept], same[kept], bins) + 0.5) / (
+        total_by(level[kept], skill[kept], bins) + 1.0
+    )
+    return total_by(place, rate[level] * skill, len(usual))
+
+
+def _list_pairs(votes: Votes, sizes: Integers) -> tuple[Integers, Integers]:
+    """Return positions of all pairs of votes of an item; items of size 0 are left out."""
+    start = np.searchsorted(votes.item, np.arange(votes.items))
+    after = (start + sizes)[votes.item] - np.arange(len(votes.item)) - 1
+    after = np.maximum(after, 0)
+    left = np.repeat(np.arange(len(votes.item)), after)
+    step = np.arange(len(left)) - np.repeat(np.cumsum(after) - after, after)
+    return left, left + step + 1
+
+
+def _name_pairs(left: Integers, right: Integers) -> tuple[Integers, Integers, Integers]:
+    """Return the distinct pairs of annotators, smaller code first, and each pair's place."""
+    size = int(max(left.max(), right.max())) + 1
+    keys, place = np.unique(
+        np.minimum(left, right) * size + np.maximum(left, right), return_inverse=True
+    )
+    return keys // size, keys % size, place
 
 
 def _affordable(sizes: Integers) -> npt.NDArray[np.bool_]:
@@ -232,15 +289,3 @@ def _affordable(sizes: Integers) -> npt.NDArray[np.bool_]:
     kept = np.zeros(len(sizes), bool)
     kept[order[np.cumsum(sizes[order] ** 2) <= _MAX_PAIR_WORK]] = True
     return kept
-
-
-def _multiply(
-    votes: Votes, chosen: npt.NDArray[np.bool_], values: Floats, place: Integers, places: int
-) -> "coo_array":
-    """Return the upper triangle of (annotators, annotators): sums of products by place."""
-    from scipy.sparse import coo_array, triu
-
-    matrix = coo_array(
-        (values[chosen], (votes.annotator[chosen], place[chosen])), shape=(len(votes.names), places)
-    ).tocsr()
-    return cast("coo_array", triu(matrix @ matrix.T, k=1))

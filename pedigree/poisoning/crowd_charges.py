@@ -16,17 +16,18 @@ from pedigree.poisoning.crowd import (
     Counts,
     adjust,
     count_disagreement,
-    count_leaning,
     find_pairs,
     restrict,
     select_by_evidence,
     tail_of_disagreement,
     tail_of_gold_gaming,
+    tail_of_leaning,
     weigh_hostility,
 )
 from pedigree.poisoning.target_charges import Charge
 from pedigree.poisoning.targeting import list_directions
 
+_LIFT = 1.3  # of the errors expected in one direction; more than twice is impossible at a half
 _NOTABLE = 0.2  # false discoveries among those who are only mentioned
 
 
@@ -83,19 +84,18 @@ def charge_leaning(
     for direction in list_directions(votes, reference):
         if direction.label < 0:
             return
-        leaning = count_leaning(votes, direction, counts)
-        q_value = adjust(tail_of_disagreement(leaning))
-        doubled = leaning.against >= 2 * leaning.expected
-        for one in np.flatnonzero((q_value <= _NOTABLE) & doubled).tolist():
+        tail, hits, expected = tail_of_leaning(votes, direction, counts)
+        q_value = adjust(tail)
+        lifted = hits >= _LIFT * expected
+        for one in np.flatnonzero((q_value <= _NOTABLE) & lifted).tolist():
             yield Charge(
                 one,
                 "leans to a label",
                 "WARN" if q_value[one] <= limits.crowd_discovery_rate else "INFO",
                 float(1 - q_value[one])
                 * (1.0 if q_value[one] <= limits.crowd_discovery_rate else 0.5),
-                f"cast {votes.labels[direction.label]!r} against the rest in "
-                f"{leaning.against[one]} of {leaning.votes[one]} votes "
-                f"({leaning.expected[one]:.1f} expected of the same skill)",
+                f"cast {votes.labels[direction.label]!r} against the rest in {hits[one]} of his "
+                f"{counts.against[one]} disagreements ({expected[one]:.1f} expected)",
                 np.flatnonzero(direction.hit & (votes.annotator == one)),
             )
 
