@@ -30,7 +30,7 @@ _MAX_PAIR_WORK = 10_000_000  # pairs of votes of one item, twice: about 500 MB
 _TRIMMED = 0.1  # share of the most deviant annotators left out of what is usual
 _MIN_TOGETHER = 3  # fewer equal errors are no sign of a common cause
 _EXCESS = 2.0  # and they are at least so many times what is expected
-_ROUNDS, _UNUSUAL = 3, 1e-3
+_UNUSUAL = 1e-3  # pairs with a smaller tail are left out of what is usual
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,9 @@ def find_pairs(votes: Votes, reference: Reference, chance: Floats) -> Pairs:
     from scipy.stats import poisson
 
     counts = count_disagreement(votes, reference, chance)
-    own = np.append((counts.against + 2.0) / (counts.expected + 2.0), 1.0)
+    # On items so hard that two err together, skill helps little: measured on simulated crowds, the
+    # best annotators share as many errors as average ones.
+    own = np.append(np.maximum((counts.against + 2.0) / (counts.expected + 2.0), 1.0), 1.0)
     sizes = np.bincount(votes.item, minlength=votes.items)
     kept = _affordable(sizes)
     left, right = _list_pairs(votes, sizes * kept)
@@ -234,12 +236,16 @@ def find_pairs(votes: Votes, reference: Reference, chance: Floats) -> Pairs:
     skill = own[votes.annotator[left]] * own[votes.annotator[right]]
     first, second, place = _name_pairs(votes.annotator[left], votes.annotator[right])
     together = np.bincount(place, same, len(first)).astype(np.int64)
-    usual = np.ones(len(first), bool)
-    for _ in range(_ROUNDS):  # those who move together are not part of what is usual
-        expected = _expect_together(level, same, skill, place, usual)
-        p_value = poisson.sf(together - 1, np.maximum(expected, 1e-9))
-        usual = p_value > _UNUSUAL
-    q_value = adjust(p_value)
+    expected = _expect_together(level, same, skill, place, np.ones(len(first), bool))
+    p_value = poisson.sf(together - 1, np.maximum(expected, 1e-9))
+    # Those who move together are not part of what is usual.
+    expected = _expect_together(level, same, skill, place, p_value > _UNUSUAL)
+    # Who guesses errs on easy items too, where a multiple of the usual rate says next to nothing.
+    wrong = np.append((counts.against + 1.0) / (counts.votes + 2.0), 0.0)
+    expected = np.maximum(
+        expected, np.bincount(place, minlength=len(first)) * wrong[first] * wrong[second]
+    )
+    q_value = adjust(poisson.sf(together - 1, np.maximum(expected, 1e-9)))
     order = np.lexsort((second, first, q_value))
     order = order[(together >= np.maximum(_MIN_TOGETHER, _EXCESS * expected))[order]]
     columns = [one[order] for one in (first, second, together)]

@@ -105,7 +105,7 @@ def charge_pairs(
 ) -> Iterator[Charge]:
     """Charge groups of annotators, tied by pairs, who make the same errors together."""
     pairs = find_pairs(votes, reference, chance)
-    chosen = pairs.q_value <= limits.crowd_discovery_rate
+    chosen = pairs.q_value <= limits.false_discovery_rate
     against = against_consensus(votes, reference)
     cell = votes.item * len(votes.labels) + votes.label
     partners: dict[int, list[tuple[int, int, float, float]]] = {}
