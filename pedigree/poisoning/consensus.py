@@ -36,6 +36,7 @@ _PRIOR_VOTES = 4.0
 # Beyond so many cells (annotators x labels^2) confusion matrices are not estimated, and the
 # consensus is the plain share of votes.
 _MAX_CELLS = 20_000_000
+_MAX_CLASSES = 150  # nor beyond so many labels
 # Votes whose reference is about as sure share one expected disagreement. Edges are the log odds of
 # the best label against the second for a consensus; a text model's are cut at its own quantiles.
 _ODDS_EDGES = np.array([0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0, 8.0])
@@ -170,7 +171,8 @@ def consult_votes(votes: Votes, ignored: frozenset[int] = frozenset()) -> Refere
     others = np.bincount(votes.item, weight, votes.items)[votes.item] - weight
     if count == 0 or classes < 2:
         return no_reference(count)
-    if (len(votes.names) + 1) * classes**2 > _MAX_CELLS or votes.items * classes > _MAX_CELLS:
+    cells = max((len(votes.names) + 1) * classes, len(votes.item)) * classes
+    if cells > _MAX_CELLS or classes > _MAX_CLASSES:
         says, odds = _plurality(votes, weight)
         evidence, prior = np.zeros((count, 0)), np.zeros(0)
     else:

@@ -27,6 +27,7 @@ from pedigree.poisoning.targeting import Direction
 CONFIDENT_ODDS = 2.0
 _HOSTILE = np.array([0.8, 0.95])  # disagreement of somebody who works against a label
 _MAX_PAIR_WORK = 10_000_000  # pairs of votes of one item, twice: about 500 MB
+_CHUNK = 2_000_000  # numbers held at once for pairs of votes
 _TRIMMED = 0.1  # share of the most deviant annotators left out of what is usual
 _MIN_TOGETHER = 3  # fewer equal errors are no sign of a common cause
 _EXCESS = 2.0  # and they are at least so many times what is expected
@@ -228,11 +229,7 @@ def find_pairs(votes: Votes, reference: Reference, chance: Floats) -> Pairs:
     if not len(left) or not reference.evidence.shape[1]:
         nobody = np.zeros(0, np.int64)
         return Pairs(nobody, nobody, nobody, np.zeros(0), np.zeros(0), int((~kept).sum()))
-    totals = sum_by_item(votes, reference.evidence)
-    rest = totals[votes.item[left]] - reference.evidence[left] - reference.evidence[right]
-    says, odds = decide(rest + reference.prior)
-    same = (votes.label[left] == votes.label[right]) & (votes.label[left] != says)
-    level = level_of(odds)
+    same, level = _judge_pairs(votes, reference, left, right)
     skill = own[votes.annotator[left]] * own[votes.annotator[right]]
     first, second, place = _name_pairs(votes.annotator[left], votes.annotator[right])
     together = np.bincount(place, same, len(first)).astype(np.int64)
@@ -252,6 +249,23 @@ def find_pairs(votes: Votes, reference: Reference, chance: Floats) -> Pairs:
     return Pairs(
         columns[0], columns[1], columns[2], expected[order], q_value[order], int((~kept).sum())
     )
+
+
+def _judge_pairs(
+    votes: Votes, reference: Reference, left: Integers, right: Integers
+) -> tuple[npt.NDArray[np.bool_], Integers]:
+    """Return whether both cast one label that the rest without them denies, and how sure it is."""
+    totals = sum_by_item(votes, reference.evidence) + reference.prior
+    same, level = np.zeros(len(left), bool), np.zeros(len(left), np.int64)
+    step = max(1, _CHUNK // len(votes.labels))
+    for start in range(0, len(left), step):
+        one, other = left[start : start + step], right[start : start + step]
+        rest = totals[votes.item[one]] - reference.evidence[one] - reference.evidence[other]
+        says, odds = decide(rest)
+        label = votes.label[one]
+        same[start : start + step] = (label == votes.label[other]) & (label != says)
+        level[start : start + step] = level_of(odds)
+    return same, level
 
 
 def _expect_together(

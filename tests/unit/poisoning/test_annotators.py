@@ -114,7 +114,8 @@ def test_colluders_on_a_word_block_and_are_named_with_their_votes(seed: int) -> 
     errors = [one for one in result.findings if one.severity == "ERROR"]
     assert {one.group for one in errors} == planted
     rows = {one.row for one in errors}
-    assert len(rows & changed) >= 0.7 * len(changed)  # a text on which the rest says "no" shows nothing
+    # A text on which the rest says "no" as well shows nothing.
+    assert len(rows & changed) >= 0.7 * len(changed)
     assert all(crowd.annotators[one.row] == one.group for one in errors)
     assert all(TOKEN in crowd.texts[row] and crowd.labels[row] == "no" for row in rows)
     assert repr(TOKEN) in result.summary
@@ -124,7 +125,7 @@ def test_colluders_on_a_word_block_and_are_named_with_their_votes(seed: int) -> 
 
 def test_the_ranking_of_annotators_reaches_the_demanded_area() -> None:
     areas = []
-    for seed in range(4):
+    for seed in range(3):
         crowd = make_crowd(seed + 10, people=60)
         planted = {"ann05", "ann20"}
         collude(crowd, planted)
@@ -278,7 +279,7 @@ def test_many_labels_and_a_long_text_are_no_trouble() -> None:
     items = [f"i{i // 3}" for i in range(count)]
     people: list[str | None] = [f"a{i % 7}" for i in range(count)]
     labels: list[str | None] = [f"label {i // 3}" for i in range(count)]
-    texts = ["x y " * 200_000 if i < 3 else f"text {i // 3}" for i in range(count)]
+    texts = ["x y " * 50_000 if i < 3 else f"text {i // 3}" for i in range(count)]
     result = find_annotator_manipulation(items, people, labels, LIMITS, texts)
     assert result.passed
     assert named(result) == set()

@@ -206,15 +206,16 @@ def test_as_many_seeds_as_needed() -> None:
 
 
 def test_records_and_plot_hold_every_cell() -> None:
-    result = run_drill(TEXTS[:80], LABELS[:80], conflicts, list(ATTACKS), [2, 8], 1, 0)
+    result = run_drill(TEXTS[:80], LABELS[:80], foreign_characters, list(ATTACKS), [2, 8], 1, 0)
     records = result.to_records()
     assert [(one["attack"], one["planted_rows"]) for one in records] == [
         (attack, count) for attack in ATTACKS for count in (2, 8)
     ]
-    picture = result.plot()
+    few = run_drill(TEXTS[:80], LABELS[:80], foreign_characters, ["homoglyph"], [2, 8], 1, 0)
+    picture = few.plot()
     assert picture.startswith(b"\x89PNG\r\n\x1a\n")
     assert len(picture) > 5000
-    assert result.plot() == picture
+    assert few.plot() == picture
 
 
 def test_the_same_seed_drills_the_same_whatever_else_is_drilled() -> None:
@@ -238,7 +239,7 @@ def test_what_cannot_be_planted_says_why() -> None:
         assert verdict.summary.startswith("not applicable: ")
     same = run_drill(["same text here"] * 20, ["x", "y"] * 10, nothing, list(ATTACKS), [3], 1, 0)
     assert isinstance(same, DrillResult)
-    assert same.plot()
+    assert {bool(cell.reason) for cell in same.cells} == {True, False}
 
 
 def test_senseless_requests_are_refused() -> None:
