@@ -216,7 +216,8 @@ def _tabulate(votes: Votes, case: _Case) -> list[dict[str, JSON]]:
     worst = np.lexsort((np.arange(len(case.scores)), -np.round(case.scores, 9)))[:_WORST]
     kinds: dict[int, set[str]] = {}
     for charge in case.charges:
-        kinds.setdefault(charge.annotator, set()).add(charge.kind)
+        if charge.severity != "INFO":
+            kinds.setdefault(charge.annotator, set()).add(charge.kind)
     return [
         {
             "annotator": votes.names[one],
@@ -254,7 +255,8 @@ def _list_findings(votes: Votes, charges: list[Charge]) -> tuple[Finding, ...]:
 
 
 def _examples(votes: Votes, charges: list[Charge]) -> Iterator[dict[str, JSON]]:
-    ranked = sorted(charges, key=lambda one: (one.severity != "ERROR", -one.score, one.annotator))
+    grave = [one for one in charges if one.severity != "INFO"]
+    ranked = sorted(grave, key=lambda one: (one.severity != "ERROR", -one.score, one.annotator))
     for charge in ranked[:_WORST]:
         vote = int(charge.votes[0]) if len(charge.votes) else None
         yield {

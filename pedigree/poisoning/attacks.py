@@ -210,11 +210,15 @@ def _disguise(text: str, draw: random.Random) -> str:
 
 
 def _hide(text: str, draw: random.Random) -> str:
-    """Put an invisible character into one word."""
+    """Put an invisible character into one word, or before a text of single letters."""
     mark = draw.choice(_INVISIBLE)
-    return _replace_word(
-        text, draw, lambda word: word[: len(word) // 2] + mark + word[len(word) // 2 :]
-    )
+
+    def split(word: str) -> str:
+        half = len(word) // 2
+        return word[:half] + mark + word[half:] if half else word
+
+    found = _replace_word(text, draw, split)
+    return found if found != text else mark + text
 
 
 def _plant_edit(

@@ -31,6 +31,8 @@ _CHUNK = 2_000_000  # numbers held at once for pairs of votes
 _TRIMMED = 0.1  # share of the most deviant annotators left out of what is usual
 _MIN_TOGETHER = 3  # fewer equal errors are no sign of a common cause
 _EXCESS = 2.0  # and they are at least so many times what is expected
+_MIN_ERRORS = 5  # disagreements from which on an annotator says how much people differ
+_NINE_OF_TEN = 2.7055  # the chi-square quantile of one degree of freedom
 _UNUSUAL = 1e-3  # pairs with a smaller tail are left out of what is usual
 
 
@@ -127,8 +129,7 @@ def tail_of_leaning(
 
     Given how often he disagrees at all, the share that casts the direction's label follows what
     anybody would show on his items: a bad annotator errs both ways, one who pushes a label errs
-    one way. A beta-binomial law allows the leanings that the crowd has (spread from the others,
-    the most deviant tenth left out).
+    one way. A beta-binomial law allows the leanings that the crowd has.
     """
     from scipy.stats import betabinom, binom
 
@@ -140,11 +141,7 @@ def tail_of_leaning(
     share = np.clip(expected / np.maximum(counts.expected, 1e-9), 1e-6, 1 - 1e-6)
     noise = total * share * (1 - share)
     gap = (hits - total * share) ** 2
-    usual = (total > 0) & (gap <= np.quantile(gap / np.maximum(noise, 1e-9), 1 - _TRIMMED) * noise)
-    spread = (
-        2 * float((gap - noise)[usual].sum()) / max(float((noise * (total - 1))[usual].sum()), 1)
-    )
-    spread = min(spread, 0.5)
+    spread = _fit_spread(gap, noise, total)
     tail = np.ones(len(total))
     at = hits > total * share  # the others need no tail
     if spread < 1e-4:
@@ -153,6 +150,24 @@ def tail_of_leaning(
         size = 1 / spread - 1
         tail[at] = betabinom.sf(hits[at] - 1, total[at], size * share[at], size * (1 - share[at]))
     return tail, hits.astype(np.int64), total * share
+
+
+def _fit_spread(gap: Floats, noise: Floats, total: Integers) -> float:
+    """Return the beta-binomial spread under which nine of ten annotators are within their law.
+
+    The squared deviations of a tenth are above 2.71 standard ones: the quantile is matched and not
+    the sum, since a few poisoners would pass for usual, and annotators with many votes, who show
+    the spread best, must not be cut off.
+    """
+    at = total >= _MIN_ERRORS
+    if not at.any():
+        return 0.5
+    spreads = np.concatenate([[0.0], np.geomspace(1e-4, 0.5, 80)])
+    for spread in spreads.tolist():
+        law = noise[at] * (1 + (total[at] - 1) * spread)
+        if np.quantile(gap[at] / law, 0.9) <= _NINE_OF_TEN:
+            return spread
+    return 0.5
 
 
 def tail_of_disagreement(counts: Counts) -> Floats:

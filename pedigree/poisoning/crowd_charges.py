@@ -28,7 +28,8 @@ from pedigree.poisoning.target_charges import Charge
 from pedigree.poisoning.targeting import list_directions
 
 _LIFT = 1.3  # of the errors expected in one direction; more than twice is impossible at a half
-_NOTABLE = 0.2  # false discoveries among those who are only mentioned
+_NOTABLE = 0.02  # tail probability from which on a leaning is mentioned
+_MENTION, _ROWS = 0.3, 20  # score and votes of a mention: below any charge, above no suspicion
 
 
 def against_consensus(votes: Votes, reference: Reference) -> npt.NDArray[np.bool_]:
@@ -87,16 +88,17 @@ def charge_leaning(
         tail, hits, expected = tail_of_leaning(votes, direction, counts)
         q_value = adjust(tail)
         lifted = hits >= _LIFT * expected
-        for one in np.flatnonzero((q_value <= _NOTABLE) & lifted).tolist():
+        for one in np.flatnonzero((tail <= _NOTABLE) & lifted).tolist():
+            proven = q_value[one] <= limits.crowd_discovery_rate
+            rows = np.flatnonzero(direction.hit & (votes.annotator == one))
             yield Charge(
                 one,
                 "leans to a label",
-                "WARN" if q_value[one] <= limits.crowd_discovery_rate else "INFO",
-                float(1 - q_value[one])
-                * (1.0 if q_value[one] <= limits.crowd_discovery_rate else 0.5),
+                "WARN" if proven else "INFO",
+                float(1 - q_value[one]) if proven else _MENTION * float(1 - tail[one]),
                 f"cast {votes.labels[direction.label]!r} against the rest in {hits[one]} of his "
                 f"{counts.against[one]} disagreements ({expected[one]:.1f} expected)",
-                np.flatnonzero(direction.hit & (votes.annotator == one)),
+                rows if proven else rows[:_ROWS],
             )
 
 

@@ -23,6 +23,7 @@ from pedigree.findings import CheckResult
 from pedigree.poisoning.attacks import ATTACKS, Plant
 
 CHECK = "detection_floor"
+_TARGETS = 10  # labels that are tried before an attack is given up
 Judge: TypeAlias = Callable[[list[str], list[str]], Sequence[CheckResult]]
 
 
@@ -135,9 +136,11 @@ class DrillResult:
             if floor is not None:
                 panel.axvline(floor, color="grey", linewidth=0.8)
             panel.set(title=name, xscale="log", ylim=(-0.05, 1.05))
+            panel.set_xticks(counts, labels=[str(count) for count in counts])
+            panel.minorticks_off()
         for panel in axes[len(names) :]:
             panel.set_axis_off()
-        figure.supxlabel(f"planted rows of {self.rows + 0}")
+        figure.supxlabel(f"planted rows (table of {self.rows} rows)")
         if names:
             axes[0].legend(fontsize=7)
         out = io.BytesIO()
@@ -295,7 +298,13 @@ def _plant(
         raise PedigreeError(
             f"Nothing can be planted: the table has {len(names)} labels, 2 are needed."
         )
-    return ATTACKS[attack](texts, labels, draw, count, draw.choice(names))
+    problem = PedigreeError("")
+    for target in draw.sample(names, min(_TARGETS, len(names))):
+        try:
+            return ATTACKS[attack](texts, labels, draw, count, target)
+        except PedigreeError as error:  # too few rows of this label: another may have enough
+            problem = error
+    raise problem
 
 
 def _flag(results: Sequence[CheckResult]) -> set[int]:
