@@ -28,10 +28,9 @@ CONFIDENT_ODDS = 2.0
 _HOSTILE = np.array([0.8, 0.95])  # disagreement of somebody who works against a label
 _MAX_PAIR_WORK = 10_000_000  # pairs of votes of one item, twice: about 500 MB
 _CHUNK = 2_000_000  # numbers held at once for pairs of votes
-_TRIMMED = 0.1  # share of the most deviant annotators left out of what is usual
 _MIN_TOGETHER = 3  # fewer equal errors are no sign of a common cause
 _EXCESS = 2.0  # and they are at least so many times what is expected
-_MIN_ERRORS = 5  # disagreements from which on an annotator says how much people differ
+_MIN_ERRORS = 5  # counts from which on an annotator says how much people differ
 _NINE_OF_TEN = 2.7055  # the chi-square quantile of one degree of freedom
 _UNUSUAL = 1e-3  # pairs with a smaller tail are left out of what is usual
 
@@ -141,7 +140,8 @@ def tail_of_leaning(
     share = np.clip(expected / np.maximum(counts.expected, 1e-9), 1e-6, 1 - 1e-6)
     noise = total * share * (1 - share)
     gap = (hits - total * share) ** 2
-    spread = _fit_spread(gap, noise, total)
+    at = total >= _MIN_ERRORS
+    spread = _fit_spread(gap[at], noise[at], (total - 1.0)[at])
     tail = np.ones(len(total))
     at = hits > total * share  # the others need no tail
     if spread < 1e-4:
@@ -152,20 +152,17 @@ def tail_of_leaning(
     return tail, hits.astype(np.int64), total * share
 
 
-def _fit_spread(gap: Floats, noise: Floats, total: Integers) -> float:
-    """Return the beta-binomial spread under which nine of ten annotators are within their law.
+def _fit_spread(gap: Floats, noise: Floats, growth: Floats) -> float:
+    """Return the spread under which nine of ten annotators are within their law.
 
-    The squared deviations of a tenth are above 2.71 standard ones: the quantile is matched and not
-    the sum, since a few poisoners would pass for usual, and annotators with many votes, who show
-    the spread best, must not be cut off.
+    The law's variance is `noise * (1 + growth * spread)`. The squared deviations of a tenth are
+    above 2.71 standard ones: the quantile is matched and not the sum, since a few poisoners would
+    pass for usual, and annotators with many votes, who show the spread best, must not be cut off.
     """
-    at = total >= _MIN_ERRORS
-    if not at.any():
+    if not len(gap):
         return 0.5
-    spreads = np.concatenate([[0.0], np.geomspace(1e-4, 0.5, 80)])
-    for spread in spreads.tolist():
-        law = noise[at] * (1 + (total[at] - 1) * spread)
-        if np.quantile(gap[at] / law, 0.9) <= _NINE_OF_TEN:
+    for spread in np.concatenate([[0.0], np.geomspace(1e-4, 0.5, 80)]).tolist():
+        if np.quantile(gap / (noise * (1 + growth * spread)), 0.9) <= _NINE_OF_TEN:
             return spread
     return 0.5
 
@@ -173,22 +170,18 @@ def _fit_spread(gap: Floats, noise: Floats, total: Integers) -> float:
 def tail_of_disagreement(counts: Counts) -> Floats:
     """Return the probability of as many disagreements in an annotator like the others.
 
-    A negative binomial over the expected disagreements: its spread between annotators is taken
-    from the others, the most deviant tenth left out, so that a few poisoners do not pass for
-    usual.
+    A negative binomial law over the expected disagreements allows the differences between
+    annotators that the crowd has.
     """
     from scipy.stats import nbinom, poisson
 
-    ratio = (counts.against + 0.5) / (counts.expected + 0.5)
-    usual = (ratio <= np.quantile(ratio, 1 - _TRIMMED)) & (counts.votes > 0)
-    mean = counts.expected * counts.against[usual].sum() / max(counts.expected[usual].sum(), 1e-9)
-    excess = float(((counts.against - mean)[usual] ** 2 - mean[usual]).sum())
-    # The trimmed tenth holds much of the spread: of a normal law it is half of the variance.
-    spread = max(2.0 * excess, 0.0) / max(float((mean[usual] ** 2).sum()), 1e-9)
-    if spread < 1e-6:
+    mean = np.maximum(counts.expected, 1e-9)
+    at = counts.votes >= _MIN_ERRORS
+    spread = _fit_spread(((counts.against - mean) ** 2)[at], mean[at], mean[at])
+    if spread < 1e-4:
         return poisson.sf(counts.against - 1, mean)
     size = 1 / spread
-    return nbinom.sf(counts.against - 1, size, size / (size + np.maximum(mean, 1e-9)))
+    return nbinom.sf(counts.against - 1, size, size / (size + mean))
 
 
 def tail_of_gold_gaming(

@@ -59,9 +59,11 @@ def charge_outliers(
     """Charge those who disagree with a text model as nobody else does.
 
     With a consensus of votes a bad annotator is only a bad one, and no news; here there is no
-    second opinion on his rows.
+    second opinion on his rows. Where most votes have a consensus, the few without it are no fair
+    sample: nobody is charged by them.
     """
-    if not bool((reference.by_text & votes.known).any()):
+    judged = (reference.says >= 0) & votes.known
+    if 2 * int((reference.by_text & judged).sum()) <= int(judged.sum()):
         return
     counts = count_disagreement(votes, restrict(reference, reference.by_text), chance)
     q_value = adjust(tail_of_disagreement(counts))
