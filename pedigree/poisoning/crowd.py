@@ -139,9 +139,9 @@ def tail_of_leaning(
     total = counts.against
     share = np.clip(expected / np.maximum(counts.expected, 1e-9), 1e-6, 1 - 1e-6)
     noise = total * share * (1 - share)
-    gap = (hits - total * share) ** 2
+    gap = ((hits - total * share) ** 2).astype(np.float64)
     at = total >= _MIN_ERRORS
-    spread = _fit_spread(gap[at], noise[at], (total - 1.0)[at])
+    spread = _fit_spread(gap[at], noise[at], (total - 1)[at].astype(np.float64))
     tail = np.ones(len(total))
     at = hits > total * share  # the others need no tail
     if spread < 1e-4:
@@ -177,7 +177,8 @@ def tail_of_disagreement(counts: Counts) -> Floats:
 
     mean = np.maximum(counts.expected, 1e-9)
     at = counts.votes >= _MIN_ERRORS
-    spread = _fit_spread(((counts.against - mean) ** 2)[at], mean[at], mean[at])
+    gap = ((counts.against - mean) ** 2).astype(np.float64)
+    spread = _fit_spread(gap[at], mean[at], mean[at])
     if spread < 1e-4:
         return poisson.sf(counts.against - 1, mean)
     size = 1 / spread
