@@ -144,6 +144,71 @@ class SecretLimits(Settings):
         default="INFO", description="mail addresses; telephone numbers, in 8% of honest SMS rows"
     )
 
+class AnnotatorLimits(Settings):
+    """Thresholds of `annotator_manipulation`: docs/measurements.md has the figures behind them."""
+
+    min_votes: int = Field(
+        default=5, ge=1, description="comparable votes below which an annotator is never named"
+    )
+    significance: float = Field(
+        default=0.01,
+        gt=0,
+        lt=1,
+        description="chance that the strongest word of a clean corpus warns",
+    )
+    block_significance: float = Field(
+        default=0.001, gt=0, lt=1, description="the same for a word that blocks"
+    )
+    block_votes: int = Field(
+        default=5, ge=1, description="votes pushed on one word below which nothing blocks"
+    )
+    membership: float = Field(
+        default=0.9, gt=0, lt=1, description="probability of being a colluder that names somebody"
+    )
+    tolerated_disagreement: float = Field(
+        default=0.6, gt=0, lt=0.8, description="with a confident consensus on one label"
+    )
+    false_discovery_rate: float = Field(default=0.01, gt=0, lt=1)
+    crowd_discovery_rate: float = Field(
+        default=0.001, gt=0, lt=1, description="the same for leaning to a label, and for pairs"
+    )
+    deals: int = Field(default=20, ge=10, description="random deals of texts behind a probability")
+    seed: int = Field(default=0, ge=0)
+
+
+class SourceShiftLimits(Settings):
+    """Thresholds of `quarantine_window`, `snapshot_changes` and `source_drift`."""
+
+    quarantine_days: float = Field(default=7.0, gt=0)
+    max_young_share: float = Field(
+        default=1.0, ge=0, le=1, description="of rows with a time; more blocks. 1: only warn"
+    )
+    max_relabelled_share: float = Field(
+        default=0.005, ge=0, le=1, description="of a source's rows that stayed; more blocks"
+    )
+    min_relabelled: int = Field(default=5, ge=1, description="fewer never block")
+    max_growth: float = Field(default=1.0, gt=0, description="rows gained for each row there was")
+    min_rows: int = Field(default=30, ge=2, description="old and new rows that are compared")
+    min_divergence: float = Field(default=0.01, ge=0, description="bits beyond chance")
+    false_discovery_rate: float = Field(default=0.01, gt=0, lt=1)
+    splits: int = Field(default=50, ge=20, description="random splits behind a probability")
+    seed: int = Field(default=0, ge=0)
+
+
+class DrillLimits(Settings):
+    """What `detection_floor` demands: attack -> rows from which on it must be seen."""
+
+    max_floor: dict[str, int] = Field(
+        default={}, description="largest detection floor by attack; an attack not listed is free"
+    )
+
+    @field_validator("max_floor")
+    @classmethod
+    def _floors_are_counts(cls, floors: dict[str, int]) -> dict[str, int]:
+        if any(floor < 1 for floor in floors.values()):
+            raise ValueError("a floor is a number of rows, at least 1")
+        return floors
+
 
 class CheckLimits(Settings):
     """Thresholds of each check; the file says which measurement set them."""
