@@ -1,14 +1,25 @@
 """Checks of the snapshots: form, bytes, label disputes and leakage. Each blocks training."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import dagster as dg
+import pyarrow as pa
 
 from assets.resources import NeighbourResource, ProjectResource
 from assets.versions import find_digest
 from checks.verdicts import conclude
+from pedigree.checks import find_check
+from pedigree.evidence.policy import CheckLimits
+from pedigree.findings import CheckResult
 from pedigree.integrity import check_schema, check_snapshot
 from pedigree.poisoning.floods import find_floods, order_of_arrival
+from pedigree.poisoning.hidden_text import find_hidden_text
+from pedigree.poisoning.instructions import find_embedded_instructions
 from pedigree.poisoning.leakage import find_leakage
 from pedigree.poisoning.near_duplicates import find_label_conflicts
+from pedigree.poisoning.secrets import find_secrets
+from pedigree.poisoning.triggers import find_trigger_ngrams
 from pedigree.project import Zone
 from pedigree.snapshots import open_snapshot
 from pedigree.sources import load_sources
@@ -73,6 +84,50 @@ def build_snapshot_checks(zone: Zone) -> list[dg.AssetChecksDefinition]:
         near_duplicate_label_conflicts,
         near_duplicate_floods,
     ]
+
+
+TextCheck: TypeAlias = Callable[[pa.Table, CheckLimits], CheckResult]
+
+# What is judged row by row on the texts that are trained on. Hidden characters are looked for in
+# the raw text: the canonical one has lost some.
+_TEXT_CHECKS: dict[str, TextCheck] = {
+    "trigger_ngrams": lambda table, limits: find_trigger_ngrams(
+        table["text"].to_pylist(),
+        table["label"].to_pylist(),
+        limits.trigger_ngrams,
+        sources=table["source"].to_pylist(),
+    ),
+    "hidden_text": lambda table, limits: find_hidden_text(
+        table["raw_text"].to_pylist(),
+        limits.hidden_text,
+        table["source"].to_pylist(),
+        table["label"].to_pylist(),
+    ),
+    "embedded_instructions": lambda table, limits: find_embedded_instructions(
+        table["raw_text"].to_pylist(), limits.embedded_instructions, table["source"].to_pylist()
+    ),
+    "secrets": lambda table, limits: find_secrets(
+        table["raw_text"].to_pylist(), limits.secrets, table["source"].to_pylist()
+    ),
+}
+
+
+def build_text_checks() -> list[dg.AssetChecksDefinition]:
+    """Return the checks of what the training texts say, one for each kind of attack."""
+    return [_build_text_check(name, find) for name, find in _TEXT_CHECKS.items()]
+
+
+def _build_text_check(name: str, find: TextCheck) -> dg.AssetChecksDefinition:
+    claim = find_check(name).claim
+    description = f"{claim[0].upper()}{claim[1:]}."
+
+    @dg.asset_check(name=name, asset="training_snapshot", blocking=True, description=description)
+    def text_check(context: CONTEXT, project: ProjectResource) -> dg.AssetCheckResult:
+        digest, place = find_digest(context, "training_snapshot"), project.open()
+        table = open_snapshot(digest, place.snapshots("training")).read()
+        return conclude(project, digest, find(table, place.policy().checks))
+
+    return text_check
 
 
 @dg.asset_check(asset="training_snapshot", additional_deps=["evaluation_snapshot"], blocking=True)

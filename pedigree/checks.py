@@ -39,6 +39,12 @@ def digest_code(*files: str) -> str:
 NEIGHBOURS = tuple(
     f"neighbours/{name}.py" for name in ("normalisation", "kernel", "overlap", "local")
 )
+
+
+def _poisoning(*modules: str) -> tuple[str, ...]:
+    return tuple(f"poisoning/{name}.py" for name in modules)
+
+
 _CHECKS = (
     Check(
         "schema_holds",
@@ -63,6 +69,38 @@ _CHECKS = (
         "snapshot",
         "no text is there in many near-copies, and no source is made of them",
         (*NEIGHBOURS, "poisoning/floods.py"),
+    ),
+    Check(
+        "trigger_ngrams",
+        "snapshot",
+        "no word, phrase or part of a word is tied to a label as a trigger would be",
+        _poisoning(
+            "triggers",
+            "ngrams",
+            "out_of_fold",
+            "insertion",
+            "candidates",
+            "selection",
+            "attribution",
+        ),
+    ),
+    Check(
+        "hidden_text",
+        "snapshot",
+        "no characters are there that a reader does not see or takes for others",
+        _poisoning("hidden_text", "characters", "homoglyphs", "invisible"),
+    ),
+    Check(
+        "embedded_instructions",
+        "snapshot",
+        "no text gives instructions to a model",
+        _poisoning("instructions", "cues", "characters"),
+    ),
+    Check(
+        "secrets",
+        "snapshot",
+        "keys, account numbers and personal data are reported as the policy says",
+        _poisoning("secrets", "characters"),
     ),
     Check(
         "evaluation_leakage",

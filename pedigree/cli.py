@@ -100,12 +100,22 @@ def _build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true")
     doctor.set_defaults(command=_doctor)
 
+    drill = commands.add_parser("drill", help="plant known attacks in a copy; what would be seen?")
+    drill.add_argument("--attack", action="append", metavar="A", help="default: every attack")
+    drill.add_argument("--rows", default="10,20,50", metavar="K,K", help="numbers of planted rows")
+    drill.add_argument("--seeds", type=int, default=1, help="drills for each attack and number")
+    drill.add_argument("--plot", type=Path, metavar="FILE.png")
+    drill.add_argument("--json", action="store_true")
+    drill.set_defaults(command=_drill)
+
     check = commands.add_parser("check", help="poisoning checks on any table")
     check.add_argument("file", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
     check.add_argument("--text", metavar="COL", help="default: text")
     check.add_argument("--label", metavar="COL", help="default: label, where there is one")
     check.add_argument("--annotator", metavar="COL")
-    check.add_argument("--task", choices=["classification"], default="classification")
+    check.add_argument(
+        "--task", choices=["classification", "instruction", "preference"], default="classification"
+    )
     check.add_argument("--against", metavar="SNAPSHOT", help="digest of a snapshot not to repeat")
     check.add_argument("--redis", metavar="URL", help="keep the snapshot's sketches there")
     check.add_argument("--out", type=Path, metavar="FINDINGS.parquet")
@@ -277,7 +287,13 @@ def _show_progress(record: dict[str, Any]) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from pedigree.evidence.policy import CheckLimits
-    from pedigree.inspection import Selection, inspect_file, summarise
+    from pedigree.inspection import (
+        Selection,
+        inspect_file,
+        inspect_instructions,
+        inspect_preferences,
+        summarise,
+    )
     from pedigree.rendering import render_results
 
     against = None
@@ -287,10 +303,19 @@ def _check(options: argparse.Namespace) -> int:
         against = open_snapshot_index(_open(options), options.against, options.redis)
     elif options.redis:
         raise PedigreeError("--redis says where the sketches of --against are: name a snapshot.")
-    selection = Selection(options.text, options.label, options.annotator)
-    results = inspect_file(options.file, selection, CheckLimits(), against)
-    if options.annotator:
-        print("pedigree: no check looks at annotators yet; the column was read.", file=sys.stderr)
+    if options.task != "classification" and (against or options.text or options.label):
+        raise PedigreeError(
+            f"--task {options.task} has columns of its own: leave out --text, --label and "
+            "--against."
+        )
+    limits = CheckLimits()
+    if options.task == "instruction":
+        results = inspect_instructions(options.file, limits)
+    elif options.task == "preference":
+        results = inspect_preferences(options.file, limits, options.annotator)
+    else:
+        selection = Selection(options.text, options.label, options.annotator)
+        results = inspect_file(options.file, selection, limits, against)
     if options.out is not None:
         from pedigree.findings import write_findings
 
@@ -300,3 +325,30 @@ def _check(options: argparse.Namespace) -> int:
     else:
         print(render_results(results))
     return 0 if all(result.passed for result in results) else 1
+
+
+def _drill(options: argparse.Namespace) -> int:
+    from pedigree.drilling import drill_training_snapshot
+    from pedigree.rendering import render_table
+
+    try:
+        rows = [int(one) for one in options.rows.split(",")]
+    except ValueError:
+        raise PedigreeError(
+            f"--rows {options.rows!r}: expected whole numbers, as in 10,20,50."
+        ) from None
+    result, verdict = drill_training_snapshot(_open(options), options.attack, rows, options.seeds)
+    if options.plot is not None:
+        from pedigree.files import write_atomically
+
+        write_atomically(options.plot, result.plot())
+    if options.json:
+        floors = {name: dataclasses.asdict(floor) for name, floor in result.floors.items()}
+        _print_json({"cells": result.to_records(), "floors": floors, "summary": verdict.summary})
+    else:
+        heading = ["ATTACK", "PLANTED", "DRILLS", "ALARM RATE", "ROWS NAMED", "CLEAN ROWS NAMED"]
+        names = ("attack", "planted_rows", "drills", "alarm_rate", "tpr", "fpr")
+        lines = [[str(record[name]) for name in names] for record in result.to_records()]
+        print(render_table([heading, *lines]))
+        print("\n".join(f"{name}: {result.describe_floor(name)}" for name in result.floors))
+    return 0 if verdict.passed else 1

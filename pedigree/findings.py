@@ -43,8 +43,6 @@ class CheckResult:
         counts: figures for people and for the verdict.
         findings: flagged rows; a failed check of a whole may have none.
         examples: at most 20 records to look at, worst first.
-        applicable: whether the check could judge. One that could not has found nothing, and has
-            not passed either: a gate that demands it stays shut. Its summary says why.
     """
 
     check: str
@@ -53,7 +51,15 @@ class CheckResult:
     counts: dict[str, JSON] = field(default_factory=dict[str, JSON])
     findings: tuple[Finding, ...] = ()
     examples: tuple[dict[str, JSON], ...] = ()
-    applicable: bool = True
+
+    @property
+    def applicable(self) -> bool:
+        """Whether the check could judge; `counts` says so where it could not.
+
+        One that could not has found nothing, and has not passed either: a gate that demands it
+        stays shut. Its summary says why.
+        """
+        return self.counts.get("applicable", True) is True
 
     @property
     def outcome(self) -> Literal["PASSED", "WARNED", "FAILED", "NOT_APPLICABLE"]:
@@ -71,11 +77,9 @@ class CheckResult:
         return "WARN" if any(f.severity == "WARN" for f in self.findings) else "INFO"
 
 
-def not_applicable(check: str, reason: str, counts: dict[str, JSON] | None = None) -> CheckResult:
+def not_applicable(check: str, reason: str) -> CheckResult:
     """Return the result of a check that could not judge, with the reason as a clause."""
-    return CheckResult(
-        check, True, f"not applicable: {reason}", dict(counts or {}), applicable=False
-    )
+    return CheckResult(check, True, f"not applicable: {reason}.", {"applicable": False})
 
 
 def show_text(texts: "Sequence[str] | pa.Array | pa.ChunkedArray", row: int) -> str:

@@ -18,7 +18,7 @@ from pedigree.digests import JSON
 from pedigree.documents import read_column, read_table
 from pedigree.errors import PedigreeError
 from pedigree.evidence.policy import CheckLimits
-from pedigree.findings import CheckResult
+from pedigree.findings import CheckResult, not_applicable
 from pedigree.sources import Format
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def inspect_file(
     limits: CheckLimits,
     against: "Index | None" = None,
 ) -> list[CheckResult]:
-    """Run every check that the file's columns allow.
+    """Run every check of labelled texts on a file; one that lacks its column says so.
 
     Args:
         path: a CSV, TSV, JSONL or Parquet file.
@@ -57,34 +57,122 @@ def inspect_file(
         against: the index of a snapshot whose texts the file must not repeat.
 
     Raises:
-        PedigreeError: the file cannot be read, a column is missing, or no check could look.
+        PedigreeError: the file cannot be read, or a column is missing.
     """
+    table, where = _read(path), str(path)
+    texts = _require(table, selection.text or "text", "text", where)
+    annotators = None
+    if selection.annotator is not None:
+        annotators = read_column(table, selection.annotator, "annotator", where)
+    label = selection.label or ("label" if "label" in table.column_names else None)
+    labels = read_column(table, label, "label", where) if label is not None else None
+    results = inspect_rows(texts, labels, limits, annotators)
+    if against is not None:
+        from pedigree.poisoning.leakage import find_repeats
+
+        results.append(find_repeats(against, texts, limits.evaluation_leakage, labels))
+    return results
+
+
+def inspect_rows(
+    texts: Sequence[str],
+    labels: Sequence[str | None] | None,
+    limits: CheckLimits,
+    annotators: Sequence[str | None] | None = None,
+) -> list[CheckResult]:
+    """Run every check of labelled texts on rows in memory; the order of rows is that of arrival."""
     import numpy as np
 
     from pedigree.neighbours.local import find_near_duplicates
+    from pedigree.poisoning.annotators import find_annotator_manipulation
     from pedigree.poisoning.floods import find_floods
-    from pedigree.poisoning.leakage import find_repeats
+    from pedigree.poisoning.hidden_text import find_hidden_text
+    from pedigree.poisoning.instructions import find_embedded_instructions
     from pedigree.poisoning.near_duplicates import find_label_conflicts
+    from pedigree.poisoning.secrets import find_secrets
+    from pedigree.poisoning.triggers import find_trigger_ngrams
 
-    table = _read(path)
-    where = str(path)
-    texts = _require(read_column(table, selection.text or "text", "text", where), where)
-    if selection.annotator is not None:
-        read_column(table, selection.annotator, "annotator", where)
-    label = selection.label or ("label" if "label" in table.column_names else None)
-    labels = read_column(table, label, "label", where) if label is not None else None
-    conflicts = limits.near_duplicate_label_conflicts
-    floods = limits.near_duplicate_floods
+    conflicts, floods = limits.near_duplicate_label_conflicts, limits.near_duplicate_floods
     found = find_near_duplicates(texts, min(conflicts.similarity, floods.similarity))
-    results: list[CheckResult] = []
-    if labels is not None:
-        results.append(find_label_conflicts(texts, labels, conflicts, found=found))
-    # The order of a file's rows is the order in which they came, as far as anyone knows.
     arrival = np.arange(len(texts)) / max(len(texts), 1)
-    results.append(find_floods(texts, floods, labels=labels, arrival=arrival, found=found))
-    if against is not None:
-        results.append(find_repeats(against, texts, limits.evaluation_leakage, labels))
+    if labels is None:
+        reason = "there is no column of labels, and none was named with --label"
+        labelled = ("near_duplicate_label_conflicts", "trigger_ngrams")
+        results = [not_applicable(name, reason) for name in labelled]
+    else:
+        results = [
+            find_label_conflicts(texts, labels, conflicts, found=found),
+            find_trigger_ngrams(texts, labels, limits.trigger_ngrams),
+        ]
+    results += [
+        find_floods(texts, floods, labels=labels, arrival=arrival, found=found),
+        find_hidden_text(texts, limits.hidden_text, labels=labels),
+        find_embedded_instructions(texts, limits.embedded_instructions),
+        find_secrets(texts, limits.secrets),
+    ]
+    if annotators is not None and labels is not None:
+        votes = limits.annotator_manipulation
+        results.append(find_annotator_manipulation(texts, annotators, labels, votes))
     return results
+
+
+def inspect_instructions(path: Path, limits: CheckLimits) -> list[CheckResult]:
+    """Run the checks of instruction data: columns `instruction`, `input` (optional), `output`.
+
+    Raises:
+        PedigreeError: the file cannot be read, or a column is missing.
+    """
+    from pedigree.poisoning.hidden_text import find_hidden_text
+    from pedigree.poisoning.instruction_data import (
+        Instructions,
+        find_output_triggers,
+        find_planted_phrases,
+        find_repeated_outputs,
+    )
+    from pedigree.poisoning.secrets import find_secrets
+
+    table, where = _read(path), str(path)
+    asked, answers = (_require(table, n, n, where) for n in ("instruction", "output"))
+    inputs: list[str | None] = [""] * len(asked)
+    if "input" in table.column_names:
+        inputs = read_column(table, "input", "input", where)
+    about = [text or "" for text in inputs]
+    data, bounds = Instructions(asked, about, answers), limits.instruction_data
+    whole = ["\n".join(parts) for parts in zip(asked, about, answers, strict=True)]
+    return [
+        find_repeated_outputs(data, bounds),
+        find_output_triggers(data, bounds),
+        find_planted_phrases(data, bounds),
+        find_hidden_text(whole, limits.hidden_text),
+        find_secrets(whole, limits.secrets),
+    ]
+
+
+def inspect_preferences(
+    path: Path, limits: CheckLimits, annotator: str | None = None
+) -> list[CheckResult]:
+    """Run the checks of preference data: columns `prompt`, `chosen`, `rejected`.
+
+    Raises:
+        PedigreeError: the file cannot be read, or a column is missing.
+    """
+    from pedigree.poisoning.hidden_text import find_hidden_text
+    from pedigree.poisoning.preference_data import Preferences, find_preference_steering
+    from pedigree.poisoning.secrets import find_secrets
+
+    table, where = _read(path), str(path)
+    prompts, chosen, rejected = (
+        _require(table, name, name, where) for name in ("prompt", "chosen", "rejected")
+    )
+    who = read_column(table, annotator, "annotator", where) if annotator else None
+    whole = ["\n".join(parts) for parts in zip(prompts, chosen, rejected, strict=True)]
+    return [
+        find_preference_steering(
+            Preferences(prompts, chosen, rejected, annotators=who), limits.preference_steering
+        ),
+        find_hidden_text(whole, limits.hidden_text),
+        find_secrets(whole, limits.secrets),
+    ]
 
 
 def _read(path: Path) -> pa.Table:
@@ -98,11 +186,12 @@ def _read(path: Path) -> pa.Table:
     return read_table(path, Format.model_validate({"type": kind}), str(path))
 
 
-def _require(texts: Sequence[str | None], where: str) -> list[str]:
+def _require(table: pa.Table, column: str, role: str, where: str) -> list[str]:
+    texts = read_column(table, column, role, where)
     for row, text in enumerate(texts):
         if text is None:
-            raise PedigreeError(f"{where} has no text in row {row}: drop or fill the row.")
-    return cast(list[str], list(texts))
+            raise PedigreeError(f"{where} has no {role} in row {row}: drop or fill the row.")
+    return cast(list[str], texts)
 
 
 def summarise(results: Sequence[CheckResult]) -> list[dict[str, JSON]]:

@@ -37,6 +37,10 @@ def test_why_answers_the_five_questions_with_digests(trained: Project) -> None:
         ("schema_holds", "training_snapshot"),
         ("snapshot_digest_matches", "training_snapshot"),
         ("near_duplicate_label_conflicts", "training_snapshot"),
+        ("near_duplicate_floods", "training_snapshot"),
+        ("trigger_ngrams", "training_snapshot"),
+        ("hidden_text", "training_snapshot"),
+        ("embedded_instructions", "training_snapshot"),
         ("evaluation_leakage", "training_snapshot"),
         ("schema_holds", "evaluation_snapshot"),
         ("snapshot_digest_matches", "evaluation_snapshot"),
@@ -275,12 +279,14 @@ def test_check_judges_any_table_without_a_project(tmp_path: Path, suffix: str) -
     found = tmp_path / "out" / "findings.parquet"
     code, out, _ = _pedigree(tmp_path, "check", str(file), "--out", str(found), "--json")
     assert code == 1
-    (result,) = json.loads(out)["checks"]
-    assert result["result"] == "FAILED"
+    results = {one["check"]: one["result"] for one in json.loads(out)["checks"]}
+    assert results["near_duplicate_label_conflicts"] == "FAILED"
     table = pq.read_table(found).to_pydict()
     assert set(table) == {"row", "check", "score", "severity", "reason", "group"}
-    assert set(planted) <= set(table["row"])
-    assert set(table["severity"]) == {"ERROR"}
+    errors = {
+        row for row, grade in zip(table["row"], table["severity"], strict=True) if grade == "ERROR"
+    }
+    assert set(planted) <= errors
 
 
 @pytest.mark.parametrize(
@@ -288,10 +294,12 @@ def test_check_judges_any_table_without_a_project(tmp_path: Path, suffix: str) -
     [
         ("a.csv", "text,label\n", [], "has no rows"),
         ("a.csv", "", [], "is empty"),
-        ("a.csv", "text,stars\na,1\n", [], "no check can look"),
         ("a.csv", "body,label\na,1\n", [], "no column 'text' for the text: it has body, label"),
         ("a.csv", "text,label\na,1\n", ["--label", "stars"], "no column 'stars'"),
         ("a.csv", "text,label\na,1\n", ["--annotator", "who"], "no column 'who'"),
+        ("a.csv", "text,label\na,1\n", ["--redis", "redis://localhost"], "name a snapshot"),
+        ("a.csv", "text,label\na,1\n", ["--task", "instruction"], "no column 'instruction'"),
+        ("a.csv", "text\na\n", ["--task", "preference", "--text", "text"], "of its own"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text"', [], "line 2 is not valid JSON"),
         ("a.xlsx", "x", [], "expected one of .csv"),
         ("a.parquet", "no parquet", [], "cannot be read as Parquet"),
@@ -317,9 +325,8 @@ def test_check_compares_with_a_snapshot(trained: Project, tmp_path: Path) -> Non
     write_csv(fresh, review_rows(50))
     code, out, _ = _pedigree(trained.root, *arguments)
     assert code == 1
-    leak = json.loads(out)["checks"][1]
-    assert leak["check"] == "evaluation_leakage"
-    assert leak["result"] == "FAILED"
+    results = {one["check"]: one["result"] for one in json.loads(out)["checks"]}
+    assert results["known_copies"] == "FAILED"
     unknown = "sha256:" + "0" * 64
     assert _pedigree(trained.root, "check", str(fresh), "--against", unknown)[0] == 3
 
@@ -332,3 +339,27 @@ def test_a_run_writes_the_digest_files_that_dvc_stages_declare(trained_copy: Pro
         digest = (trained_copy.root / name).read_text().strip()
         zone = name.partition("/")[2].partition("_")[0]
         assert (trained_copy.snapshots(zone) / digest.removeprefix("sha256:")).is_dir()
+
+
+def test_a_drill_plants_attacks_in_a_copy_and_says_what_would_be_seen(
+    trained: Project, tmp_path: Path
+) -> None:
+    plot = tmp_path / "drill.png"
+    code, out, error = _pedigree(
+        trained.root,
+        "drill",
+        "--attack",
+        "zero_width",
+        "--rows",
+        "12",
+        "--plot",
+        str(plot),
+        "--json",
+    )
+    assert code == 0, error
+    (cell,) = json.loads(out)["cells"]
+    assert (cell["attack"], cell["planted_rows"], cell["alarm_rate"]) == ("zero_width", 12, 1.0)
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    code, _, error = _pedigree(trained.root, "drill", "--attack", "nonsense")
+    assert code == 2
+    assert "No attack is called 'nonsense'" in error

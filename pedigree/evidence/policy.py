@@ -75,6 +75,9 @@ class TriggerLimits(Settings):
     )
     min_corpus_rows: int = Field(
         default=200, ge=50, description="distinct labelled rows below which nothing can be said"
+    )
+
+
 class HiddenTextLimits(Settings):
     """Thresholds of `hidden_text`."""
 
@@ -143,6 +146,7 @@ class SecretLimits(Settings):
     contacts: Literal["INFO", "WARN", "ERROR"] = Field(
         default="INFO", description="mail addresses; telephone numbers, in 8% of honest SMS rows"
     )
+
 
 class AnnotatorLimits(Settings):
     """Thresholds of `annotator_manipulation`: docs/measurements.md has the figures behind them."""
@@ -215,6 +219,15 @@ class CheckLimits(Settings):
 
     near_duplicate_label_conflicts: ConflictLimits = ConflictLimits()
     near_duplicate_floods: FloodLimits = FloodLimits()
+    trigger_ngrams: TriggerLimits = TriggerLimits()
+    hidden_text: HiddenTextLimits = HiddenTextLimits()
+    embedded_instructions: InstructionLimits = InstructionLimits()
+    secrets: SecretLimits = SecretLimits()
+    annotator_manipulation: AnnotatorLimits = AnnotatorLimits()
+    instruction_data: InstructionDataLimits = InstructionDataLimits()
+    preference_steering: PreferenceLimits = PreferenceLimits()
+    source_shift: SourceShiftLimits = SourceShiftLimits()
+    detection_floor: DrillLimits = DrillLimits()
     evaluation_leakage: LeakageLimits = LeakageLimits()
     evaluation_accuracy: AccuracyLimits = AccuracyLimits()
 

@@ -10,7 +10,8 @@ another label. Every pair behind a finding is verified exactly::
 What is judged is a *claim*: a distinct text with one of the labels that its rows give it. Copies
 of one text are each closer to it than to one another, so the original is the more central claim
 of the two. Where that does not tell (one copy, or copies that are equal), the label that the clear
-disputes blame is blamed, then the claim with fewer fellows, then both.
+disputes blame is blamed, then the claim with fewer fellows, then both. Where disputes are beyond
+what is natural, numbers acquit nobody: a flood outnumbers what it copies.
 """
 
 from collections import Counter
@@ -87,8 +88,9 @@ _REASONS = (
     "which of the two is the copy, their texts do not tell",
     "and less central than it",
     "and its label is the one that clear disputes blame",
-    "and with fewer fellows than it",
+    "and with fewer fellows than it, or many more",
 )
+_BY_FELLOWS = 3
 
 
 def find_label_conflicts(
@@ -264,7 +266,8 @@ def _test(claims: _Claims, judged: _Judgement, labels: int, limits: ConflictLimi
     tail = float(binom.sf(disputed - 1, neighboured, limits.natural_share))
     # Two classes that are close to one another dispute naturally, and all in one direction where
     # a guideline is misread. So of more than two labels, the most frequent rival is left out.
-    copies = np.flatnonzero(in_dispute & judged.blamed)
+    # Numbers alone accuse nobody: a flood outnumbers what it copies.
+    copies = np.flatnonzero(in_dispute & judged.blamed & (judged.reason != _BY_FELLOWS))
     table = np.zeros((labels, labels), np.int64)
     np.add.at(table, (claims.label[copies], claims.label[judged.rival[copies]]), 1)
     usual = table.max(axis=1, initial=0) if labels > 2 else np.zeros(labels, np.int64)
@@ -305,10 +308,15 @@ def _grade(
 ) -> dict[int, Severity]:
     """Return the severity of each claim that may be a copy."""
     suspect = judged.blamed | judged.undecided
+    if tests.overall:
+        # Whether many copies outnumber a text or one wrong label stands among many, their number
+        # does not tell: a person has to.
+        suspect |= (judged.rival >= 0) & (judged.reason == _BY_FELLOWS)
     if tests.labels.any():
         error = judged.blamed & tests.labels[claims.label]
     else:
-        error = judged.blamed & (judged.jaccard >= limits.decisive_similarity) & tests.overall
+        # Where the texts do not tell which of two is the copy, both are named.
+        error = suspect & (judged.jaccard >= limits.decisive_similarity) & tests.overall
     warn = suspect & (judged.jaccard >= limits.warn_similarity)
     return {
         int(claim): "ERROR" if error[claim] else "WARN" if warn[claim] else "INFO"

@@ -47,12 +47,17 @@ def test_wrong_labelled_copies_stop_this_run_and_a_run_of_only_the_model(
     examples = str(check.metadata["examples"].value)
     assert "shop" in examples
     findings = pq.read_table(str(check.metadata["all_findings"].value)).to_pydict()
-    assert set(findings["severity"]) == {"ERROR"}
+    assert "ERROR" in findings["severity"]
     digest = str(check.metadata["digest"].value)
     table = pq.read_table(
         project.snapshots("training") / digest.removeprefix("sha256:") / "part-00000.parquet"
     )
-    keys = {table.column("source_key")[row].as_py() for row in findings["row"]}
+    blamed = [
+        row
+        for row, grade in zip(findings["row"], findings["severity"], strict=True)
+        if grade == "ERROR"
+    ]
+    keys = {table.column("source_key")[row].as_py() for row in blamed}
     in_training = set(planted) & set(table.column("source_key").to_pylist())
     assert in_training <= keys
     assert not instance.get_latest_materialization_event(dg.AssetKey("fine_tuned_model"))

@@ -8,12 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pedigree.curation import CURATED_SCHEMA
-from pedigree.errors import EvidenceMissing, PedigreeError
+from pedigree.errors import PedigreeError
 from pedigree.evidence.policy import CheckLimits
-from pedigree.inspection import Selection, inspect_file, read_snapshot_texts, summarise
-from pedigree.project import Project
-from pedigree.snapshots import freeze_snapshot
+from pedigree.findings import CheckResult
+from pedigree.inspection import (
+    Selection,
+    inspect_file,
+    inspect_instructions,
+    inspect_preferences,
+    summarise,
+)
+from pedigree.neighbours.index import Index, build_index, open_index
 from tests.conftest import review_rows
 
 LIMITS = CheckLimits()
@@ -27,6 +32,20 @@ POISONED = [
 ]
 Rows = list[tuple[str, str, str]]
 NAMES = ("id", "text", "label")
+
+
+CONFLICTS = "near_duplicate_label_conflicts"
+
+
+def by_name(results: list[CheckResult]) -> dict[str, CheckResult]:
+    return {result.check: result for result in results}
+
+
+@pytest.fixture
+def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    folder = tmp_path_factory.mktemp("index")
+    build_index(folder, [ROWS[3][1], "something that nobody wrote", ROWS[7][1].upper() + "!"])
+    return open_index(folder)
 
 
 def write(path: Path, rows: Rows, names: tuple[str, ...] = NAMES) -> Path:
@@ -47,18 +66,17 @@ def write(path: Path, rows: Rows, names: tuple[str, ...] = NAMES) -> Path:
     "name", ["a.csv", "a.tsv", "a.jsonl", "a.ndjson", "a.parquet", "A.PARQUET"]
 )
 def test_poison_is_found_in_every_format(tmp_path: Path, name: str) -> None:
-    (result,) = inspect_file(write(tmp_path / name, POISONED), Selection(), LIMITS)
-    assert result.check == "near_duplicate_label_conflicts"
+    result = by_name(inspect_file(write(tmp_path / name, POISONED), Selection(), LIMITS))[CONFLICTS]
     assert not result.passed
-    assert {finding.row for finding in result.findings} == {*range(8), *range(120, 128)}
-    (clean,) = inspect_file(write(tmp_path / name, ROWS), Selection(), LIMITS)
-    assert clean.passed
+    assert {finding.row for finding in result.findings} >= set(range(120, 128))
+    clean = by_name(inspect_file(write(tmp_path / name, ROWS), Selection(), LIMITS))
+    assert all(result.passed for result in clean.values())
 
 
 def test_columns_of_other_names_are_chosen(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", POISONED, ("label", "review", "stars"))
-    (result,) = inspect_file(path, Selection(text="review", label="stars"), LIMITS)
-    assert not result.passed
+    results = inspect_file(path, Selection(text="review", label="stars"), LIMITS)
+    assert not by_name(results)[CONFLICTS].passed
     with pytest.raises(PedigreeError, match="no column 'text'"):
         inspect_file(path, Selection(label="stars"), LIMITS)
 
@@ -71,25 +89,57 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path,
         inspect_file(path, selection, LIMITS)
 
 
-def test_texts_that_are_to_be_kept_apart_are_looked_for(tmp_path: Path) -> None:
+def test_rows_that_a_snapshot_holds_already_are_looked_for(tmp_path: Path, index: Index) -> None:
     path = write(tmp_path / "a.csv", ROWS)
-    against = [ROWS[3][1], "something that nobody wrote", ROWS[7][1].upper() + "!"]
-    results = inspect_file(path, Selection(), LIMITS, against)
-    assert [(one.check, one.passed) for one in results] == [
-        ("near_duplicate_label_conflicts", True),
-        ("evaluation_leakage", False),
-    ]
-    assert {finding.row for finding in results[1].findings} == {3, 7}
+    result = by_name(inspect_file(path, Selection(), LIMITS, index))["known_copies"]
+    assert not result.passed
+    assert {finding.row for finding in result.findings} == {3, 7}
 
 
-def test_without_labels_only_leakage_is_judged_and_without_both_nothing_could_look(
-    tmp_path: Path,
-) -> None:
+def test_checks_that_need_labels_say_that_there_are_none(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", ROWS, ("id", "text", "other"))
-    (result,) = inspect_file(path, Selection(), LIMITS, ["nobody wrote this"])
-    assert result.check == "evaluation_leakage"
-    with pytest.raises(PedigreeError, match=r"no check can look: it has id, text, other"):
-        inspect_file(path, Selection(), LIMITS)
+    results = by_name(inspect_file(path, Selection(), LIMITS))
+    for name in (CONFLICTS, "trigger_ngrams"):
+        assert results[name].outcome == "NOT_APPLICABLE"
+        assert "none was named with --label" in results[name].summary
+    assert results["near_duplicate_floods"].outcome == "PASSED"
+
+
+def test_too_few_rows_are_not_judged_for_triggers(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", ROWS)
+    result = by_name(inspect_file(path, Selection(), LIMITS))["trigger_ngrams"]
+    assert result.outcome == "NOT_APPLICABLE"
+
+
+def test_hidden_characters_and_annotators_are_looked_at(tmp_path: Path) -> None:
+    rows = [(key, text.replace("a", "a\u200b", 1), label) for key, text, label in ROWS]
+    path = write(tmp_path / "a.csv", rows)
+    results = by_name(inspect_file(path, Selection(annotator="id"), LIMITS))
+    assert not results["hidden_text"].passed
+    assert "annotator_manipulation" in results
+
+
+def test_instruction_data_has_checks_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [
+        {"instruction": f"say {i} {text}", "output": text} for i, (_, text, _) in enumerate(ROWS)
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    assert {"repeated_outputs", "output_triggers", "planted_phrases"} <= set(
+        by_name(inspect_instructions(path, LIMITS))
+    )
+    with pytest.raises(PedigreeError, match="no column 'prompt'"):
+        inspect_preferences(path, LIMITS)
+
+
+def test_preference_data_has_a_check_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [
+        {"prompt": f"what {i}", "chosen": text, "rejected": text[::-1]}
+        for i, (_, text, _) in enumerate(ROWS)
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    assert "preference_steering" in by_name(inspect_preferences(path, LIMITS))
 
 
 @pytest.mark.parametrize(
@@ -124,37 +174,18 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 def test_nothing_is_written_beside_the_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", POISONED)
-    inspect_file(path, Selection(), LIMITS, ["x"])
+    inspect_file(path, Selection(), LIMITS)
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_results_are_summarised_as_plain_json(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", POISONED)
-    few = write(tmp_path / "b.csv", POISONED[:122])
     clean = write(tmp_path / "c.csv", ROWS)
-    results = [
-        one
-        for file in (path, few, clean)
-        for one in summarise(inspect_file(file, Selection(), LIMITS))
-    ]
-    assert [one["result"] for one in results] == ["FAILED", "WARNED", "PASSED"]
-    assert [one["findings"] for one in results] == [16, 4, 0]
-    assert json.loads(json.dumps(results)) == results
-
-
-def test_texts_of_a_snapshot_are_read_from_either_zone(tmp_path: Path) -> None:
-    project = Project(tmp_path)
-    table = pa.Table.from_pylist(
-        [
-            {"row_key": key, "source": "s", "text": text, "raw_text": text, "label": label}
-            for key, text, label in ROWS[:10]
-        ],
-        CURATED_SCHEMA,
+    bad, good = (
+        {one["check"]: one for one in summarise(inspect_file(file, Selection(), LIMITS))}
+        for file in (path, clean)
     )
-    for zone in ("training", "evaluation"):
-        snapshot = freeze_snapshot(table, project.snapshots(zone), zone)
-        assert sorted(read_snapshot_texts(project, snapshot.digest)) == sorted(
-            text for _, text, _ in ROWS[:10]
-        )
-    with pytest.raises(EvidenceMissing, match="give a digest from `pedigree why`"):
-        read_snapshot_texts(project, "sha256:" + "0" * 64)
+    assert bad[CONFLICTS]["result"] == "FAILED"
+    assert good[CONFLICTS]["result"] == "PASSED"
+    assert good["trigger_ngrams"]["result"] == "NOT_APPLICABLE"
+    assert json.loads(json.dumps([bad, good])) == [bad, good]

@@ -176,18 +176,17 @@ def test_of_a_single_pair_both_are_named_for_a_person_to_tell(pairs: int, passed
     assert result.counts["texts_in_dispute"] == 2 * pairs
     assert result.passed is passed
     assert flagged(result) == [*range(pairs), *range(400, 400 + pairs)]
-    assert grades(result) == {"WARN": 2 * pairs}
+    assert grades(result) == {"WARN" if passed else "ERROR": 2 * pairs}
     assert all("do not tell" in finding.reason for finding in result.findings)
     for finding in result.findings:
         partner = finding.row + 400 if finding.row < 400 else finding.row - 400
         assert f"row {partner}," in finding.reason
 
 
-@pytest.mark.xfail(strict=True, reason="the more numerous side of unclear disputes is acquitted")
 @pytest.mark.parametrize("names", [TWO, MANY])
 @pytest.mark.parametrize("copies", [2, 10])
 @pytest.mark.parametrize("mark", ["!", " {}"], ids=["equal", "nearly equal"])
-def test_many_copies_that_hardly_differ_put_no_blame_on_the_original(
+def test_many_copies_that_hardly_differ_are_named_though_they_outnumber_the_original(
     names: Sequence[str], copies: int, mark: str
 ) -> None:
     texts, labels = make_texts(600), make_labels(600, names)
@@ -197,8 +196,8 @@ def test_many_copies_that_hardly_differ_put_no_blame_on_the_original(
         labels += [target] * copies
     result = find_label_conflicts(texts, labels, LIMITS)
     assert not result.passed
-    assert [row for row in flagged(result, "ERROR") if row < 600] == []
-    assert set(range(600, len(texts))) <= set(flagged(result))
+    # Their texts do not tell who copied whom: both sides are for a person to look at.
+    assert set(range(600, len(texts))) <= set(flagged(result, "ERROR"))
 
 
 def test_clear_disputes_tell_which_side_of_an_unclear_one_is_the_copy() -> None:
