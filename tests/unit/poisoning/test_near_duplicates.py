@@ -337,7 +337,8 @@ def test_equal_texts_with_several_labels_are_disputed_among_themselves() -> None
     (finding,) = result.findings
     assert finding.score == 1.0
     assert finding.reason == (
-        "1.00 alike to row 0, which is labelled 'a' and not 'b', and with fewer fellows than it"
+        "1.00 alike to row 0, which is labelled 'a' and not 'b', and with fewer fellows than it, "
+        "or many more"
     )
     even = find_label_conflicts(texts[:2], ["a", "b"], LIMITS)
     assert flagged(even) == [0, 1]
