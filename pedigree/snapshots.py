@@ -82,10 +82,6 @@ class Snapshot:
         parts = [pq.read_table(self.path / entry.path) for entry in self.manifest.files]
         return pa.concat_tables(parts)
 
-    def read_texts(self) -> list[str]:
-        """Return the texts of all rows, sorted by row id."""
-        return cast(list[str], self.read().column("text").to_pylist())
-
     @property
     def manifest_digest(self) -> str:
         """What guards the bytes: the digest of the file manifest."""
