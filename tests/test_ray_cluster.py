@@ -92,6 +92,7 @@ class Cluster:
     def stop(self) -> None:
         for _ in range(5):
             for one in self.processes():
+                with suppress(psutil.NoSuchProcess):  # it ended with its parent, a moment ago
                 one.kill()
             for node in self.nodes:
                 node.wait(10)
