@@ -93,7 +93,7 @@ class Cluster:
         for _ in range(5):
             for one in self.processes():
                 with suppress(psutil.NoSuchProcess):  # it ended with its parent, a moment ago
-                one.kill()
+                    one.kill()
             for node in self.nodes:
                 node.wait(10)
             if not self.processes():
