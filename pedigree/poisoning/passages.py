@@ -33,6 +33,7 @@ _START = re.compile(r"(?:^|[.!?:;\n\u201c\"(*#>-]\s*|\d[.)]\s*)$")
 # Words in more than this share of rows say nothing about the topic of a row.
 COMMON_SHARE = 0.1
 _SAMPLES = 40
+_SCREEN = 6
 _ADDRESS = re.compile(
     r"(?:https?://|www\.)\S+|\b(?:[\w-]+\.)+(?:com|org|net|io|ai|app|dev|co)\b[^\s,)]*"
 )
@@ -140,8 +141,10 @@ class Topics:
             keys = [(0, len(one)) for one in known]
         places = np.asarray(sorted(bisect_left(self._sorted, key) for key in keys), np.int64)
         reach = max(20, len(self._order) // 20)
-        seen = [self._sample(places, reach, draw, part) for _ in range(_SAMPLES)]
         found = _shared_pairs(counts, part * len(rows))
+        seen = [self._sample(places, reach, draw, part) for _ in range(_SCREEN)]
+        if found <= 2 * max(seen) + 20:  # what is far beyond every sample needs no more of them
+            seen += [self._sample(places, reach, draw, part) for _ in range(_SAMPLES - _SCREEN)]
         return (found - float(np.mean(seen)) - 1) / (float(np.std(seen)) + 1)
 
     def _sample(
