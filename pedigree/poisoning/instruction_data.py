@@ -283,8 +283,10 @@ def _judge_name(
     distinct = _distinct_questions(table, rows)
     if echoed > limits.max_echo * len(rows) or len(distinct) < limits.min_planted_rows:
         return None
-    excess = max(table.topics_of_length.excess(distinct), _excess_around(table, distinct, name))
     bound = topic_bound(len(distinct), limits.max_topic_excess)
+    excess = table.topics_of_length.excess(distinct)
+    if excess <= bound:
+        excess = max(excess, _excess_around(table, distinct, name))
     if excess > bound:
         return None
     plain = len(distinct) >= limits.blocking_rows and excess <= bound / 2
