@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Nothing on the cluster may phone home, and a progress bar would be thousands of log lines.
 ENVIRONMENT = {"DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0"}
 POLL_SECONDS = 1.0
+AGENT_SECONDS = 60.0
 
 
 class PipesRayClient(dg.PipesClient):
@@ -67,13 +68,7 @@ class PipesRayClient(dg.PipesClient):
             extras=dict(extras or {}),
         ) as session:
             cluster = _connect(self.address)
-            job = cluster.submit_job(
-                entrypoint=shlex.join(["python", "-m", "pipelines.cluster_job", *arguments]),
-                runtime_env={
-                    "py_modules": [str(ROOT / name) for name in ("pedigree", "pipelines")],
-                    "env_vars": {**ENVIRONMENT, **session.get_bootstrap_env_vars()},
-                },
-            )
+            job = self._submit(cluster, arguments, session.get_bootstrap_env_vars())
             context.log.info(f"Submitted the Ray job {job} to {self.address}.")
             try:
                 status = self._follow(cluster, job, reader, context)
@@ -84,6 +79,32 @@ class PipesRayClient(dg.PipesClient):
         if status != "SUCCEEDED":
             raise PedigreeError(_explain(done, job, cluster.get_job_info(job).message))
         return done
+
+    def _submit(
+        self, cluster: "JobSubmissionClient", arguments: Sequence[str], variables: Mapping[str, str]
+    ) -> str:
+        """Hand the job in, and wait for a node that takes it.
+
+        A cluster answers before the agents that start jobs have reported to it.
+        """
+        entrypoint = shlex.join(["python", "-m", "pipelines.cluster_job", *arguments])
+        environment = {
+            "py_modules": [str(ROOT / name) for name in ("pedigree", "pipelines")],
+            "env_vars": {**ENVIRONMENT, **variables},
+        }
+        limit = time.monotonic() + AGENT_SECONDS
+        while True:
+            try:
+                return cluster.submit_job(entrypoint=entrypoint, runtime_env=environment)
+            except RuntimeError as error:
+                if "No available agent" in str(error) and time.monotonic() < limit:
+                    time.sleep(POLL_SECONDS)
+                    continue
+                reason = " ".join(str(error).split())[:300]
+                raise PedigreeError(
+                    f"The Ray cluster at {self.address} did not take the job ({reason}): expected "
+                    "a node with a running agent. Look at `ray status` and the dashboard's log."
+                ) from error
 
     def _follow(
         self,

@@ -33,12 +33,13 @@ from pedigree.neighbours.normalisation import Texts, as_strings
 from pedigree.neighbours.overlap import Integers, count_common
 
 Digests: TypeAlias = npt.NDArray[np.void]
+Column: TypeAlias = npt.NDArray[Any]
 
 DOCUMENTS, BAND_FILE = "documents.arrow", "bands.arrow"
 
-# From (queries, BANDS) keys and each query's own digest to the pairs (query, document) that share
-# a key, in any order and perhaps several times, and how many buckets were cut.
-Lookup: TypeAlias = Callable[[Keys, Sequence[bytes]], tuple[Integers, int]]
+# From (queries, BANDS) keys to the pairs (query, document) that share a key, in any order and
+# perhaps several times, and how many buckets were cut.
+Lookup: TypeAlias = Callable[[Keys], tuple[Integers, int]]
 
 
 @dataclass(frozen=True)
@@ -134,32 +135,26 @@ def _write(table: pa.Table, path: Path) -> None:
 
 def open_index(folder: Path) -> Index:
     """Open an index that `build_index` wrote and whose files were verified."""
-    documents, bands = _map(folder / DOCUMENTS), _map(folder / BAND_FILE)
+    documents = _map(folder / DOCUMENTS)
     return Index(
         read_digests(documents),
         documents.column("normal").combine_chunks(),
         documents.column("labels").combine_chunks(),
         _numbers(documents, "row"),
-        _local_lookup(
-            [_numbers(bands, f"key{i}") for i in range(BANDS)],
-            [_numbers(bands, f"document{i}") for i in range(BANDS)],
-        ),
+        _local_lookup(open_bands(folder)),
     )
+
+
+def open_bands(folder: Path) -> list[tuple[Column, Column]]:
+    """Return of each band its keys, sorted, and the document of each, in order within a key."""
+    bands = _map(folder / BAND_FILE)
+    return [(_numbers(bands, f"key{i}"), _numbers(bands, f"document{i}")) for i in range(BANDS)]
 
 
 def read_digests(documents: pa.Table) -> Digests:
     """Return the column of digests without copying it."""
     column = documents.column("digest").combine_chunks()
     return np.frombuffer(column.buffers()[1], "V16", len(column), column.offset * 16)
-
-
-def read_bands(folder: Path) -> tuple[pa.Table, Keys]:
-    """Return the documents of an index, and their (documents, BANDS) keys."""
-    documents, bands = _map(folder / DOCUMENTS), _map(folder / BAND_FILE)
-    keys = np.empty((documents.num_rows, BANDS), np.uint64)
-    for band in range(BANDS):
-        keys[_numbers(bands, f"document{band}"), band] = _numbers(bands, f"key{band}")
-    return documents, keys
 
 
 def _map(path: Path) -> pa.Table:
@@ -175,27 +170,35 @@ def _numbers(table: pa.Table, name: str) -> npt.NDArray[Any]:
     return table.column(name).combine_chunks().to_numpy(zero_copy_only=False)
 
 
-def _local_lookup(
-    keys: Sequence[npt.NDArray[np.uint64]], documents: Sequence[npt.NDArray[np.int32]]
-) -> Lookup:
-    def look(asked: Keys, _: Sequence[bytes]) -> tuple[Integers, int]:
+def _local_lookup(bands: Sequence[tuple[Column, Column]]) -> Lookup:
+    def look(asked: Keys) -> tuple[Integers, int]:
         cut = 0
         found: list[Integers] = [np.empty((0, 2), np.int64)]
-        for band in range(BANDS):
+        for band, (keys, documents) in enumerate(bands):
             column = np.ascontiguousarray(asked[:, band])
-            low = np.searchsorted(keys[band], column, "left")
-            size = np.searchsorted(keys[band], column, "right") - low
+            low = np.searchsorted(keys, column, "left")
+            size = np.searchsorted(keys, column, "right") - low
             size[column == NO_KEY] = 0
             large = size > MAX_BUCKET
             cut += len(np.unique(column[large]))
             size[large] = WINDOW + 1
-            query = np.repeat(np.arange(len(size)), size)
-            place = np.arange(len(query)) - np.repeat(np.cumsum(size) - size, size)
-            there = documents[band][low[query] + place].astype(np.int64)
-            found.append(np.stack([query, there], axis=1))
+            query, place = expand(low, size, np.arange(len(size)))
+            found.append(np.stack([query, documents[place].astype(np.int64)], axis=1))
         return np.concatenate(found), cut
 
     return look
+
+
+def expand(low: Integers, size: Integers, chosen: Integers) -> tuple[Integers, Integers]:
+    """Return for each of the chosen runs every place in it, and which choice that belongs to.
+
+    >>> expand(np.array([5, 9]), np.array([2, 1]), np.array([1, 0, 0]))
+    (array([0, 1, 1, 2, 2]), array([9, 5, 6, 5, 6]))
+    """
+    low, size = low[chosen], size[chosen]
+    query = np.repeat(np.arange(len(size)), size)
+    place = low[query] + np.arange(len(query)) - np.repeat(np.cumsum(size) - size, size)
+    return query, place
 
 
 def find_known_copies(index: Index, texts: Texts, similarity: float) -> KnownCopies:
@@ -204,7 +207,7 @@ def find_known_copies(index: Index, texts: Texts, similarity: float) -> KnownCop
     Every pair is verified exactly; see `kernel` for how often one is missed.
     """
     document, digests, normal, keys = collapse(as_strings(texts))
-    near, cut = index.lookup(keys.T, digests)
+    near, cut = index.lookup(keys.T)
     known = find_places(index.digests, digests)
     same = np.flatnonzero(known >= 0)
     equal = np.stack([same, known[same]], axis=1)

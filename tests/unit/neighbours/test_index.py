@@ -8,7 +8,9 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -82,8 +84,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """The server, with nothing in it."""
+    import redis
+
+    redis.Redis.from_url(redis_server).flushall()
+    return redis_server
+
+
 @pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Redis server on this machine, for this module alone."""
     server = shutil.which("redis-server")
     if server is None:
@@ -123,20 +134,48 @@ def test_redis_finds_what_the_files_find(folder: Path, redis_url: str) -> None:
     assert ask(open_redis_index(redis_url, folder), NEW, 0.7) == ask(index, NEW, 0.7)
 
 
-def test_redis_holds_digests_and_nothing_pickled(folder: Path, redis_url: str) -> None:
+def buckets(client: Any) -> dict[bytes, set[bytes]]:
+    return {
+        key: client.smembers(key)
+        for key in client.scan_iter(match=b"pedigree:*")
+        if client.type(key) == b"set"
+    }
+
+
+def test_redis_holds_places_and_nothing_pickled(folder: Path, redis_url: str) -> None:
     import redis
 
     fill_redis(redis_url, folder)
-    client = redis.Redis.from_url(redis_url)
-    digests = set(read_digests(index_module._map(folder / index_module.DOCUMENTS)).tolist())
-    members = {
-        member
-        for key in client.scan_iter(match=b"*bucket*")
-        if client.type(key) == b"set"
-        for member in client.smembers(key)
-    }
-    assert members
-    assert {bytes(member) for member in members} <= {bytes(digest) for digest in digests}
+    members = set().union(*buckets(redis.Redis.from_url(redis_url)).values())
+    assert members == {str(place).encode() for place in range(len(OLD) - 1)}
+
+
+def test_redis_cuts_a_large_bucket_as_the_files_do(tmp_path: Path, redis_url: str) -> None:
+    draw = random.Random(0)
+    line = " ".join("".join(draw.choices(LETTERS, k=7)) for _ in range(12))
+    build_index(tmp_path, [f"{line} {i:03}" for i in range(300)])
+    fill_redis(redis_url, tmp_path)
+    local = find_known_copies(open_index(tmp_path), [f"{line} xyz", "another"], 0.7)
+    remote = find_known_copies(
+        open_redis_index(redis_url, tmp_path), [f"{line} xyz", "another"], 0.7
+    )
+    assert local.cut_buckets == remote.cut_buckets > 0
+    assert np.array_equal(local.pairs, remote.pairs)
+
+
+def test_what_is_put_in_again_leaves_other_indexes_alone(
+    folder: Path, tmp_path: Path, redis_url: str
+) -> None:
+    import redis
+
+    other = tmp_path / "other"
+    other.mkdir()
+    build_index(other, NEW)
+    fill_redis(redis_url, folder)
+    fill_redis(redis_url, other)
+    before = buckets(redis.Redis.from_url(redis_url))
+    fill_redis(redis_url, folder)
+    assert buckets(redis.Redis.from_url(redis_url)) == before
 
 
 def test_an_index_that_redis_does_not_hold_whole_is_refused(folder: Path, redis_url: str) -> None:
@@ -148,14 +187,13 @@ def test_an_index_that_redis_does_not_hold_whole_is_refused(folder: Path, redis_
         open_redis_index(redis_url, folder)
 
 
-def test_a_digest_that_redis_invents_is_ignored(folder: Path, redis_url: str) -> None:
+def test_what_redis_invents_is_ignored(folder: Path, redis_url: str) -> None:
     import redis
 
     fill_redis(redis_url, folder)
     client = redis.Redis.from_url(redis_url)
-    for key in client.scan_iter(match=b"*bucket*"):
-        if client.type(key) == b"set":
-            client.sadd(key, os.urandom(16))
+    for key in buckets(client):
+        client.sadd(key, os.urandom(16), 10**9, -1, b"9" * 400, 3)
     index = open_redis_index(redis_url, folder)
     assert ask(index, NEW, 0.7) == ask(open_index(folder), NEW, 0.7)
 

@@ -174,3 +174,7 @@ def test_any_pairs_may_be_asked_about() -> None:
     assert (len(none.kept), len(none.common), len(none.union)) == (0, 0, 0)
     nothing = count(["abcdefgh", "zyxwvuts"], np.array([[0, 1]]), Fraction(1, 2))
     assert (len(nothing.kept), len(nothing.common), len(nothing.union)) == (0, 0, 0)
+
+
+def test_empty_texts_equal_one_another_and_nothing_else() -> None:
+    assert named(["", "", "a"], ALL) == {(0, 1): (1, 1)}
