@@ -38,6 +38,25 @@ class AccuracyLimits(Settings):
     max_source_drop: float = Field(default=0.1, ge=0, le=1)
 
 
+class LabelIssueLimits(Settings):
+    """Thresholds of `label_issues` and `flattering_rows`."""
+
+    share: float = Field(
+        default=0.015, gt=0, lt=0.5, description="share of correct rows that may be flagged"
+    )
+    concentration: float = Field(
+        default=2.0,
+        gt=1,
+        description="a label or source blocks with so many times the issues that its overlap with "
+        "others explains, and so many times what the rest of the corpus shows",
+    )
+    min_excess: float = Field(
+        default=0.025, ge=0, lt=1, description="share of its rows beyond that, to block"
+    )
+    min_rows: int = Field(default=20, ge=1, description="issues in it, to block")
+    significance: float = Field(default=0.001, gt=0, lt=1)
+
+
 class CheckLimits(Settings):
     """Thresholds of each check; the file says which measurement set them."""
 
