@@ -57,6 +57,25 @@ class LabelIssueLimits(Settings):
     significance: float = Field(default=0.001, gt=0, lt=1)
 
 
+class ClusterLimits(Settings):
+    """Thresholds of `anomalous_clusters`."""
+
+    min_rows: int = Field(default=20, ge=5, description="rows of a style, to be named")
+    min_disputed: float = Field(
+        default=0.4, gt=0, lt=1, description="share of them whose content speaks against the label"
+    )
+    significance: float = Field(default=1e-6, gt=0, lt=1)
+    max_share: float = Field(
+        default=0.25, gt=0, lt=1, description="share of its label beyond which a style is its own"
+    )
+
+
+class InfluenceLimits(Settings):
+    """Thresholds of `influential_rows`."""
+
+    share: float = Field(default=0.01, gt=0, lt=1, description="share of rows that are listed")
+
+
 class CheckLimits(Settings):
     """Thresholds of each check; the file says which measurement set them."""
 

@@ -241,12 +241,12 @@ def featurise(texts: Sequence[str]) -> Features:
 
     words: list[Integers] = []
     characters: list[Integers] = []
-    for first, block in _blocks(texts):
+    for first, block in split_blocks(texts):
         tokens = tokenise([fold(text) for text in block])
         words.append(_count_words(tokens, first))
         characters.append(_count_characters(tokens, first))
-    word_matrix, word_hash = _weigh(_join(words), len(texts))
-    character_matrix, _ = _weigh(_join(characters), len(texts))
+    word_matrix, word_hash = weigh(join(words), len(texts))
+    character_matrix, _ = weigh(join(characters), len(texts))
     joined = csr_array(hstack([word_matrix, character_matrix], format="csr"))
     return Features(joined, word_hash)
 
@@ -305,7 +305,7 @@ def count_columns(matrix: "csr_array") -> int:
     return int(cast(tuple[int, int], matrix.shape)[1])
 
 
-def _blocks(texts: Sequence[str]) -> list[tuple[int, Sequence[str]]]:
+def split_blocks(texts: Sequence[str]) -> list[tuple[int, Sequence[str]]]:
     """Split the rows into blocks of bounded size."""
     ends = np.cumsum(np.fromiter(map(len, texts), np.int64, count=len(texts)) + 2)
     marks = np.flatnonzero(np.diff(ends // BLOCK_CHARACTERS, prepend=0)).tolist()
@@ -317,7 +317,7 @@ def _count_words(tokens: Tokens, first: int) -> Integers:
     """Return the words and word pairs of a block as sorted codes `row * COLUMNS + column`."""
     pair = tokens.row[1:] == tokens.row[:-1]
     row = np.concatenate([tokens.row, tokens.row[1:][pair]])
-    return _encode(row + first, np.concatenate([tokens.hash, _pair(tokens.hash)[pair]]))
+    return encode(row + first, np.concatenate([tokens.hash, _pair(tokens.hash)[pair]]))
 
 
 def _count_characters(tokens: Tokens, first: int) -> Integers:
@@ -332,19 +332,21 @@ def _count_characters(tokens: Tokens, first: int) -> Integers:
         if 0 < k < width - 1:
             inner |= tokens.spaced[k : k + count]
     keep = ~inner & (tokens.owner[:count] == tokens.owner[width - 1 :][:count])
-    return _encode(tokens.owner[:count][keep] + first, mix(total[keep]))
+    return encode(tokens.owner[:count][keep] + first, mix(total[keep]))
 
 
-def _encode(row: Integers, hashes: Hashes) -> Integers:
+def encode(row: Integers, hashes: Hashes) -> Integers:
+    """Return sorted codes `row * COLUMNS + column`."""
     column = (hashes & np.uint64(COLUMNS - 1)).astype(np.int64)
     return np.sort(row * COLUMNS + column)
 
 
-def _join(codes: list[Integers]) -> Integers:
+def join(codes: list[Integers]) -> Integers:
+    """Return the codes of all blocks."""
     return np.concatenate(codes) if codes else np.empty(0, np.int64)
 
 
-def _weigh(codes: Integers, rows: int) -> tuple["csr_array", Integers]:
+def weigh(codes: Integers, rows: int) -> tuple["csr_array", Integers]:
     """Return TF-IDF of sorted codes, each row of length 1, and the hash of each column."""
     first = np.flatnonzero(np.diff(codes, prepend=-1))
     counts = np.diff(np.append(first, len(codes)))

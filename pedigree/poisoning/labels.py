@@ -89,10 +89,10 @@ def find_label_issues(
     Raises:
         PedigreeError: the columns differ in length.
     """
-    _require_equal_lengths(texts, labels, sources, embeddings)
-    corpus, reason = _select(texts, labels)
+    require_equal_lengths(texts, labels, sources, embeddings)
+    corpus, reason = select(texts, labels)
     if reason:
-        return _not_applicable("label_issues", reason, len(texts))
+        return not_applicable("label_issues", reason, len(texts))
     with single_thread():
         fold = assign_folds(corpus, seed)
         features = featurise(corpus.texts)
@@ -100,7 +100,7 @@ def find_label_issues(
             features = join_embeddings(features, embeddings[corpus.row])
         first = judge(features.matrix, corpus, fold, limits.share)
         if first.calibration.fit < MIN_GAIN:
-            return _not_applicable("label_issues", "the text does not tell the labels", len(texts))
+            return not_applicable("label_issues", "the text does not tell the labels", len(texts))
         suspects, apart = find_suspects(corpus, features, first, limits.significance)
     flagged = first.doubt > first.threshold
     groups = _find_concentrations(corpus, first, flagged, limits, sources)
@@ -131,16 +131,16 @@ def find_flattering_rows(
         PedigreeError: texts and labels differ in length.
     """
     name = "flattering_rows"
-    _require_equal_lengths(*training, None, None)
-    _require_equal_lengths(*evaluation, None, None)
-    learned, reason = _select(*training)
+    require_equal_lengths(*training, None, None)
+    require_equal_lengths(*evaluation, None, None)
+    learned, reason = select(*training)
     if reason:
-        return _not_applicable(name, f"in the training data, {reason}", len(evaluation[0]))
+        return not_applicable(name, f"in the training data, {reason}", len(evaluation[0]))
     known = set(learned.names)
     given = [label if label in known else None for label in evaluation[1]]
     judged = arrange(evaluation[0], given).renamed(learned.names)
     if not judged.texts:
-        return _not_applicable(name, "no row has a label that training knows", len(evaluation[0]))
+        return not_applicable(name, "no row has a label that training knows", len(evaluation[0]))
     with single_thread():
         matrix = featurise([*learned.texts, *judged.texts]).matrix
         border = len(learned.texts)
@@ -149,19 +149,20 @@ def find_flattering_rows(
             matrix[:border], learned, fold, matrix[border:], judged, limits.share
         )
     if gain < MIN_GAIN:
-        return _not_applicable(name, "the text does not tell the labels", len(evaluation[0]))
+        return not_applicable(name, "the text does not tell the labels", len(evaluation[0]))
     flagged = judgement.doubt > judgement.threshold
     groups = _find_concentrations(judged, judgement, flagged, limits, None)
     rows = _Rows(judged, judgement, flagged, [], judgement.doubt, groups)
     return _report(name, rows, *evaluation, None)
 
 
-def _require_equal_lengths(
+def require_equal_lengths(
     texts: Sequence[str],
     labels: Sequence[str | None],
     sources: Sequence[str] | None,
     embeddings: Floats | None,
 ) -> None:
+    """Refuse columns that are not of one table."""
     columns = {"labels": labels, "sources": sources, "embeddings": embeddings}
     for name, column in columns.items():
         if column is not None and len(column) != len(texts):
@@ -171,7 +172,7 @@ def _require_equal_lengths(
             )
 
 
-def _select(texts: Sequence[str], labels: Sequence[str | None]) -> tuple[LabelledTexts, str | None]:
+def select(texts: Sequence[str], labels: Sequence[str | None]) -> tuple[LabelledTexts, str | None]:
     """Return the rows that can be judged, or the reason why none can."""
     counts: dict[str, int] = {}
     for label in labels:
@@ -192,7 +193,8 @@ def _select(texts: Sequence[str], labels: Sequence[str | None]) -> tuple[Labelle
     return corpus, reason
 
 
-def _not_applicable(check: str, reason: str, rows: int) -> CheckResult:
+def not_applicable(check: str, reason: str, rows: int) -> CheckResult:
+    """Return the result of a check that could not judge, with the reason."""
     return CheckResult(
         check, True, f"not applicable: {reason}.", {"applicable": False, "rows": rows}
     )

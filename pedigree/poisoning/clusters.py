@@ -1,0 +1,262 @@
+"""Rows of one label written in a hand of their own, whose content belongs to another label.
+
+A style or syntax attack rewrites texts (as scripture, as a template) and gives them the target
+label; no word repeats, but the form does. It runs on the frozen table before training::
+
+    >>> result = find_anomalous_clusters(texts, labels, ClusterLimits())
+    >>> {finding.group for finding in result.findings}
+    {"style within 'positive'"}
+
+A whole source is a style too, and so is an honest minority; neither is flagged, for what blocks is
+a style whose rows say something else than their label to models that never learned that style.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import binom
+
+from pedigree.digests import JSON
+from pedigree.evidence.policy import ClusterLimits
+from pedigree.findings import CheckResult, Finding, Severity
+from pedigree.poisoning.features import (
+    Booleans,
+    Floats,
+    Integers,
+    LabelledTexts,
+    count_columns,
+    featurise,
+    single_thread,
+)
+from pedigree.poisoning.form import describe_form
+from pedigree.poisoning.labels import (
+    MAX_EXAMPLES,
+    MIN_GAIN,
+    not_applicable,
+    require_equal_lengths,
+    select,
+)
+from pedigree.poisoning.out_of_fold import FOLDS, Judgement, assign_folds, judge
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+SHARE = 0.015
+# A mark of form is a seed where it is as good as pure (tail of the label's share below this over
+# the marks tried) and its rows contradict their label no less than others (tail below that).
+PURITY = 1e-6
+PURE = 0.9
+CONTRADICTION = 0.05
+MIN_MARK_ROWS = 8
+MIN_CONTRADICTED = 4
+MAX_SEEDS = 20
+ROUNDS = 3
+# Rows of other labels that may look like the style.
+LOOK_ALIKE = 0.002
+REGULARISATION = 0.2
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    """Rows of one label in one style (canonical places), and how many of them are disputed."""
+
+    label: int
+    places: Integers
+    disputed: int
+    tail: float
+    score: Floats
+
+
+def find_anomalous_clusters(
+    texts: Sequence[str],
+    labels: Sequence[str | None],
+    limits: ClusterLimits,
+    *,
+    seed: int = 0,
+    sources: Sequence[str] | None = None,
+) -> CheckResult:
+    """Find groups of rows of one label, alike in form, whose content belongs to another label.
+
+    Three steps for each label: (1) marks of form that occur in this label alone and whose rows
+    contradict their label more than its other rows; (2) a linear model of that form, out of fold,
+    gathers the rows written alike; (3) models of content that learned none of them judge them. The
+    check fails where `min_disputed` of `min_rows` or more of them speak against their label, beyond
+    chance (binomial tail below `significance`). Topic alone cannot fail it, nor a source or an
+    honest style: their content speaks for their label. So a clean-label rewrite is not found.
+
+    Args:
+        texts: (rows,) the texts; of one longer than 8,000 characters both ends are read.
+        labels: (rows,) their labels; a row without one, or of a label of fewer than 10 rows, is
+            not judged.
+        limits: thresholds from the policy.
+        seed: which folds are made.
+        sources: (rows,) their sources; named in the findings.
+
+    Raises:
+        PedigreeError: the columns differ in length.
+    """
+    name = "anomalous_clusters"
+    require_equal_lengths(texts, labels, sources, None)
+    corpus, reason = select(texts, labels)
+    if reason:
+        return not_applicable(name, reason, len(texts))
+    with single_thread():
+        fold = assign_folds(corpus, seed)
+        content = featurise(corpus.texts).matrix
+        first = judge(content, corpus, fold, SHARE)
+        if first.calibration.fit < MIN_GAIN:
+            return not_applicable(name, "the text does not tell the labels", len(texts))
+        found = _find_clusters(corpus, content, first, limits)
+    return _report(name, corpus, found, texts, labels, sources)
+
+
+def _find_clusters(
+    corpus: LabelledTexts, content: "csr_array", first: Judgement, limits: ClusterLimits
+) -> list[_Cluster]:
+    form = describe_form(corpus.texts)
+    found: list[_Cluster] = []
+    for label in range(len(corpus.names)):
+        seeds = _find_seeds(corpus, form, first, label)
+        if not len(seeds):
+            continue
+        places, score = _gather(corpus, form, first.held_out.fold, label, seeds)
+        size = int(corpus.sizes()[label])
+        if len(places) < limits.min_rows or len(places) > limits.max_share * size:
+            continue
+        unlearned = np.zeros(len(corpus.row), bool)
+        unlearned[places] = True
+        apart = judge(content, corpus, first.held_out.fold, SHARE, unlearned)
+        contradicted = apart.doubt > 0
+        others = (corpus.label == label) & ~unlearned
+        natural = (int(contradicted[others].sum()) + 1) / (int(others.sum()) + 2)
+        disputed = int(contradicted[places].sum())
+        tail = float(binom.sf(disputed - 1, len(places), natural)) * len(corpus.names)
+        if tail < limits.significance and disputed >= limits.min_disputed * len(places):
+            found.append(_Cluster(label, places, disputed, tail, score))
+    return found
+
+
+def _find_seeds(corpus: LabelledTexts, form: "csr_array", first: Judgement, label: int) -> Integers:
+    """Return a label's rows that bear a mark of form of its own, at odds with their content."""
+    columns = count_columns(form)
+    inside = np.flatnonzero(corpus.label == label)
+    part = form[inside]
+    contradicted = first.doubt[inside] > 0
+    share = (int(contradicted.sum()) + 1) / (len(inside) + 2)
+    owner = np.repeat(np.arange(len(inside)), np.diff(part.indptr))
+    bearing = np.bincount(part.indices, minlength=columns)
+    at_odds = np.bincount(part.indices[contradicted[owner]], minlength=columns)
+    everywhere = np.bincount(form.indices, minlength=columns)
+    tried = np.flatnonzero((bearing >= MIN_MARK_ROWS) & (bearing >= PURE * everywhere))
+    base = len(inside) / len(corpus.row)
+    purity = binom.sf(bearing[tried] - 1, everywhere[tried], base) * max(len(tried), 1)
+    contradiction = binom.sf(at_odds[tried] - 1, bearing[tried], share)
+    fits = (purity < PURITY) & (contradiction < CONTRADICTION)
+    fits &= at_odds[tried] >= MIN_CONTRADICTED
+    order = np.lexsort(
+        (tried[fits], np.round(np.log(purity[fits] * contradiction[fits] + 1e-300), 6))
+    )
+    marks = tried[fits][order][:MAX_SEEDS]
+    return inside[np.unique(owner[np.isin(part.indices, marks)])]
+
+
+def _gather(
+    corpus: LabelledTexts, form: "csr_array", fold: Integers, label: int, seeds: Integers
+) -> tuple[Integers, Floats]:
+    """Return the rows of a label written like the seeds, and each row's likeness."""
+    inside = corpus.label == label
+    style = np.zeros(len(corpus.row), bool)
+    style[seeds] = True
+    score = np.zeros(len(corpus.row))
+    for _ in range(ROUNDS):
+        score = _score_style(form, style, fold)
+        limit = max(float(np.quantile(score[~inside], 1 - LOOK_ALIKE)), -0.5)
+        grown = inside & (score > round(limit, 9))
+        if not grown.any() or (grown == style).all():
+            break
+        style = grown
+    return np.flatnonzero(style), score
+
+
+def _score_style(form: "csr_array", style: Booleans, fold: Integers) -> Floats:
+    """Score each row's likeness to a style by models that did not see it; -1 if none learned it."""
+    from sklearn.svm import LinearSVC
+
+    score = np.full(len(style), -1.0)
+    for one in range(FOLDS):
+        rows, held = np.flatnonzero(fold != one), np.flatnonzero(fold == one)
+        if not len(held) or not 0 < int(style[rows].sum()) < len(rows):
+            continue
+        model = LinearSVC(
+            C=REGULARISATION,
+            class_weight="balanced",
+            dual=True,  # pyright: ignore[reportArgumentType]
+            random_state=0,
+        )
+        model.fit(form[rows], style[rows])
+        score[held] = np.round(model.decision_function(form[held]), 9)
+    return score
+
+
+def _report(
+    check: str,
+    corpus: LabelledTexts,
+    found: list[_Cluster],
+    texts: Sequence[str],
+    labels: Sequence[str | None],
+    sources: Sequence[str] | None,
+) -> CheckResult:
+    severity: Severity = "ERROR"
+    findings: list[Finding] = []
+    for one in found:
+        label = corpus.names[one.label]
+        reason = (
+            f"written like {len(one.places) - 1} other rows of {label!r} and unlike the rest; the "
+            f"content of {one.disputed} of them speaks for another label"
+        )
+        for place in one.places.tolist():
+            likeness = round(float(one.score[place]), 6)
+            row = int(corpus.row[place])
+            findings.append(Finding(row, likeness, severity, reason, f"style within {label!r}"))
+    findings.sort(key=lambda finding: finding.row)
+    counts: dict[str, JSON] = {
+        "applicable": True,
+        "rows": len(texts),
+        "rows_not_judged": len(texts) - len(corpus.row),
+        "clusters": [
+            {
+                "label": corpus.names[one.label],
+                "rows": len(one.places),
+                "disputed": one.disputed,
+                "binomial_tail": one.tail,
+                "by_source": _count_sources(corpus, one, sources),
+            }
+            for one in found
+        ],
+    }
+    summary = f"{len(found)} labels hold rows in a style of their own against their content"
+    if found:
+        summary += (
+            f" ({len(findings)} rows). Read them beside other rows of their label; if they were "
+            "rewritten, drop their source or the rows."
+        )
+    else:
+        summary += "."
+    worst = sorted(findings, key=lambda finding: (-finding.score, finding.row))[:MAX_EXAMPLES]
+    examples: list[dict[str, JSON]] = [
+        {"row": f.row, "label": labels[f.row], "reason": f.reason, "text": texts[f.row][:300]}
+        for f in worst
+    ]
+    return CheckResult(check, not found, summary, counts, tuple(findings), tuple(examples))
+
+
+def _count_sources(
+    corpus: LabelledTexts, one: _Cluster, sources: Sequence[str] | None
+) -> dict[str, JSON]:
+    if sources is None:
+        return {}
+    counts = Counter(str(sources[row]) for row in corpus.row[one.places].tolist())
+    return {name: count for name, count in sorted(counts.items(), key=lambda x: (-x[1], x[0]))}
