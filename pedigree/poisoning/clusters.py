@@ -45,14 +45,14 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 SHARE = 0.015
-# A mark of form is a seed where it is as good as pure (tail of the label's share below this over
-# the marks tried) and its rows contradict their label no less than others (tail below that).
+# A mark of form is tried where it is as good as pure (tail of the label's share below this over
+# the marks) and its rows contradict their label no less than other rows of it (tail below that).
 PURITY = 1e-6
 PURE = 0.9
-CONTRADICTION = 0.05
+CONTRADICTION = 0.6
 MIN_MARK_ROWS = 8
 MIN_CONTRADICTED = 4
-MAX_SEEDS = 20
+MAX_TRIES = 4
 ROUNDS = 3
 # Rows of other labels that may look like the style.
 LOOK_ALIKE = 0.002
@@ -68,6 +68,21 @@ class _Cluster:
     disputed: int
     tail: float
     score: Floats
+
+    def convicts(self, limits: ClusterLimits) -> bool:
+        """Whether so many disputed rows are beyond chance and beyond the policy's share."""
+        enough = self.disputed >= limits.min_disputed * len(self.places)
+        return enough and self.tail < limits.significance
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """A mark of form that one label has to itself, and the rows of the label that bear it."""
+
+    column: int
+    label: int
+    tail: float
+    places: Integers
 
 
 def find_anomalous_clusters(
@@ -117,30 +132,46 @@ def _find_clusters(
     corpus: LabelledTexts, content: "csr_array", first: Judgement, limits: ClusterLimits
 ) -> list[_Cluster]:
     form = describe_form(corpus.texts)
-    found: list[_Cluster] = []
-    for label in range(len(corpus.names)):
-        seeds = _find_seeds(corpus, form, first, label)
-        if not len(seeds):
+    marks = [
+        one for label in range(len(corpus.names)) for one in _find_marks(corpus, form, first, label)
+    ]
+    found: dict[int, _Cluster] = {}
+    for mark in sorted(marks, key=lambda one: (one.tail, one.column))[:MAX_TRIES]:
+        if mark.label in found:
             continue
-        places, score = _gather(corpus, form, first.held_out.fold, label, seeds)
-        size = int(corpus.sizes()[label])
-        if len(places) < limits.min_rows or len(places) > limits.max_share * size:
-            continue
-        unlearned = np.zeros(len(corpus.row), bool)
-        unlearned[places] = True
-        apart = judge(content, corpus, first.held_out.fold, SHARE, unlearned)
-        contradicted = apart.doubt > 0
-        others = (corpus.label == label) & ~unlearned
-        natural = (int(contradicted[others].sum()) + 1) / (int(others.sum()) + 2)
-        disputed = int(contradicted[places].sum())
-        tail = float(binom.sf(disputed - 1, len(places), natural)) * len(corpus.names)
-        if tail < limits.significance and disputed >= limits.min_disputed * len(places):
-            found.append(_Cluster(label, places, disputed, tail, score))
-    return found
+        places, score = _gather(corpus, form, first.held_out.fold, mark.label, mark.places)
+        size = int(corpus.sizes()[mark.label])
+        if limits.min_rows <= len(places) <= limits.max_share * size:
+            cluster = _judge_cluster(corpus, content, first, mark.label, places, score)
+            if cluster.convicts(limits):
+                found[mark.label] = cluster
+    return list(found.values())
 
 
-def _find_seeds(corpus: LabelledTexts, form: "csr_array", first: Judgement, label: int) -> Integers:
-    """Return a label's rows that bear a mark of form of its own, at odds with their content."""
+def _judge_cluster(
+    corpus: LabelledTexts,
+    content: "csr_array",
+    first: Judgement,
+    label: int,
+    places: Integers,
+    score: Floats,
+) -> _Cluster:
+    """Compare how often the rows contradict their label with its other rows, both unlearned."""
+    unlearned = np.zeros(len(corpus.row), bool)
+    unlearned[places] = True
+    apart = judge(content, corpus, first.held_out.fold, SHARE, unlearned)
+    contradicted = apart.doubt > 0
+    others = (corpus.label == label) & ~unlearned
+    natural = (int(contradicted[others].sum()) + 1) / (int(others.sum()) + 2)
+    disputed = int(contradicted[places].sum())
+    tail = float(binom.sf(disputed - 1, len(places), natural)) * MAX_TRIES
+    return _Cluster(label, places, disputed, tail, score)
+
+
+def _find_marks(
+    corpus: LabelledTexts, form: "csr_array", first: Judgement, label: int
+) -> list[_Mark]:
+    """Return the marks of form of a label's own whose rows contradict it no less than others."""
     columns = count_columns(form)
     inside = np.flatnonzero(corpus.label == label)
     part = form[inside]
@@ -156,11 +187,10 @@ def _find_seeds(corpus: LabelledTexts, form: "csr_array", first: Judgement, labe
     contradiction = binom.sf(at_odds[tried] - 1, bearing[tried], share)
     fits = (purity < PURITY) & (contradiction < CONTRADICTION)
     fits &= at_odds[tried] >= MIN_CONTRADICTED
-    order = np.lexsort(
-        (tried[fits], np.round(np.log(purity[fits] * contradiction[fits] + 1e-300), 6))
-    )
-    marks = tried[fits][order][:MAX_SEEDS]
-    return inside[np.unique(owner[np.isin(part.indices, marks)])]
+    return [
+        _Mark(column, label, float(tail), inside[owner[part.indices == column]])
+        for column, tail in zip(tried[fits].tolist(), purity[fits].tolist(), strict=True)
+    ]
 
 
 def _gather(

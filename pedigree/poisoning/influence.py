@@ -117,7 +117,7 @@ def fold_columns(matrix: "csr_array", seed: int) -> Floats:
     target = (spread % np.uint64(DIMENSIONS - 1)).astype(np.int64)
     sign = np.where(spread >> np.uint64(63), 1.0, -1.0)
     projection = csr_array((sign, (np.arange(columns), target)), shape=(columns, DIMENSIONS - 1))
-    folded = np.asarray((matrix @ projection).toarray(), np.float64)
+    folded = csr_array(matrix @ projection).toarray().astype(np.float64)
     return np.concatenate([folded, np.ones((len(folded), 1))], axis=1)
 
 
