@@ -64,7 +64,7 @@ class ClusterLimits(Settings):
     min_disputed: float = Field(
         default=0.4, gt=0, lt=1, description="share of them whose content speaks against the label"
     )
-    significance: float = Field(default=1e-6, gt=0, lt=1)
+    significance: float = Field(default=1e-4, gt=0, lt=1)
     max_share: float = Field(
         default=0.25, gt=0, lt=1, description="share of its label beyond which a style is its own"
     )

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 SHARE = 0.015
 # A mark of form is tried where it is as good as pure (tail of the label's share below this over
 # the marks) and its rows contradict their label no less than other rows of it (tail below that).
-PURITY = 1e-6
+PURITY = 1e-3
 PURE = 0.9
 CONTRADICTION = 0.6
 MIN_MARK_ROWS = 8
@@ -55,7 +55,7 @@ MIN_CONTRADICTED = 4
 MAX_TRIES = 4
 ROUNDS = 3
 # Rows of other labels that may look like the style.
-LOOK_ALIKE = 0.002
+LOOK_ALIKE = 0.01
 REGULARISATION = 0.2
 
 
