@@ -53,7 +53,9 @@ CONTRADICTION = 0.6
 MIN_MARK_ROWS = 8
 MIN_CONTRADICTED = 4
 MAX_TRIES = 4
-ROUNDS = 3
+ROUNDS = 2
+# Rows not of the style that its model learns from, at most: a sample in canonical order.
+MAX_OTHERS = 10_000
 # Rows of other labels that may look like the style.
 LOOK_ALIKE = 0.01
 REGULARISATION = 0.2
@@ -135,31 +137,37 @@ def _find_clusters(
     marks = [
         one for label in range(len(corpus.names)) for one in _find_marks(corpus, form, first, label)
     ]
-    found: dict[int, _Cluster] = {}
+    gathered: list[tuple[int, Integers, Floats]] = []
+    unlearned = np.zeros(len(corpus.row), bool)
     for mark in sorted(marks, key=lambda one: (one.tail, one.column))[:MAX_TRIES]:
-        if mark.label in found:
-            continue
         places, score = _gather(corpus, form, first.held_out.fold, mark.label, mark.places)
+        union = (corpus.label == mark.label) & unlearned
+        union[places] = True
         size = int(corpus.sizes()[mark.label])
-        if limits.min_rows <= len(places) <= limits.max_share * size:
-            cluster = _judge_cluster(corpus, content, first, mark.label, places, score)
-            if cluster.convicts(limits):
-                found[mark.label] = cluster
+        if len(places) >= limits.min_rows and int(union.sum()) <= limits.max_share * size:
+            unlearned |= union
+            gathered.append((mark.label, places, score))
+    if not gathered:
+        return []
+    # One model for all of them: what any of them taught is unlearned.
+    apart = judge(content, corpus, first.held_out.fold, SHARE, unlearned)
+    found: dict[int, _Cluster] = {}
+    for label, places, score in gathered:
+        cluster = _judge_cluster(corpus, apart, unlearned, label, places, score)
+        if label not in found and cluster.convicts(limits):
+            found[label] = cluster
     return list(found.values())
 
 
 def _judge_cluster(
     corpus: LabelledTexts,
-    content: "csr_array",
-    first: Judgement,
+    apart: Judgement,
+    unlearned: Booleans,
     label: int,
     places: Integers,
     score: Floats,
 ) -> _Cluster:
-    """Compare how often the rows contradict their label with its other rows, both unlearned."""
-    unlearned = np.zeros(len(corpus.row), bool)
-    unlearned[places] = True
-    apart = judge(content, corpus, first.held_out.fold, SHARE, unlearned)
+    """Compare how often the rows contradict their label with its other rows."""
     contradicted = apart.doubt > 0
     others = (corpus.label == label) & ~unlearned
     natural = (int(contradicted[others].sum()) + 1) / (int(others.sum()) + 2)
@@ -211,13 +219,20 @@ def _gather(
     return np.flatnonzero(style), score
 
 
+def _sample(style: Booleans, usable: Booleans) -> Integers:
+    """Return the rows of the style and at most `MAX_OTHERS` others, in canonical order."""
+    others = np.flatnonzero(usable & ~style)
+    others = others[:: max(1, -(-len(others) // MAX_OTHERS))]
+    return np.union1d(np.flatnonzero(usable & style), others)
+
+
 def _score_style(form: "csr_array", style: Booleans, fold: Integers) -> Floats:
     """Score each row's likeness to a style by models that did not see it; -1 if none learned it."""
     from sklearn.svm import LinearSVC
 
     score = np.full(len(style), -1.0)
     for one in range(FOLDS):
-        rows, held = np.flatnonzero(fold != one), np.flatnonzero(fold == one)
+        rows, held = _sample(style, fold != one), np.flatnonzero(fold == one)
         if not len(held) or not 0 < int(style[rows].sum()) < len(rows):
             continue
         model = LinearSVC(
