@@ -103,7 +103,7 @@ def find_anomalous_clusters(
     check fails where `min_disputed` of `min_rows` or more of them speak against their label, beyond
     chance (binomial tail below `significance`). Topic alone cannot fail it, nor a source or an
     honest style: their content speaks for their label. So a clean-label rewrite is not found, nor a
-    style without a mark of its own (title case, a few archaic words): measured .00 on those.
+    style without a mark of its own (title case, archaic words: .00 in 11 of 12 settings).
 
     Args:
         texts: (rows,) the texts; of one longer than 8,000 characters both ends are read.
