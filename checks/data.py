@@ -13,9 +13,12 @@ from pedigree.checks import find_check
 from pedigree.evidence.policy import CheckLimits
 from pedigree.findings import CheckResult
 from pedigree.integrity import check_schema, check_snapshot
+from pedigree.poisoning.clusters import find_anomalous_clusters
 from pedigree.poisoning.floods import find_floods, order_of_arrival
 from pedigree.poisoning.hidden_text import find_hidden_text
+from pedigree.poisoning.influence import find_influential_rows
 from pedigree.poisoning.instructions import find_embedded_instructions
+from pedigree.poisoning.labels import find_flattering_rows, find_label_issues
 from pedigree.poisoning.leakage import find_leakage
 from pedigree.poisoning.near_duplicates import find_label_conflicts
 from pedigree.poisoning.secrets import find_secrets
@@ -97,6 +100,21 @@ _TEXT_CHECKS: dict[str, TextCheck] = {
         limits.trigger_ngrams,
         sources=table["source"].to_pylist(),
     ),
+    "label_issues": lambda table, limits: find_label_issues(
+        table["text"].to_pylist(),
+        table["label"].to_pylist(),
+        limits.label_issues,
+        sources=table["source"].to_pylist(),
+    ),
+    "anomalous_clusters": lambda table, limits: find_anomalous_clusters(
+        table["text"].to_pylist(),
+        table["label"].to_pylist(),
+        limits.anomalous_clusters,
+        sources=table["source"].to_pylist(),
+    ),
+    "influential_rows": lambda table, limits: find_influential_rows(
+        table["text"].to_pylist(), table["label"].to_pylist(), limits.influential_rows
+    ),
     "hidden_text": lambda table, limits: find_hidden_text(
         table["raw_text"].to_pylist(),
         limits.hidden_text,
@@ -143,5 +161,21 @@ def evaluation_leakage(
         open_snapshot(evaluation, place.snapshots("evaluation")).read().column("text"),
         place.policy().checks.evaluation_leakage,
         neighbours.finder(context.op_execution_context, place),
+    )
+    return conclude(project, training, result, {"evaluation_snapshot": evaluation})
+
+
+@dg.asset_check(asset="training_snapshot", additional_deps=["evaluation_snapshot"], blocking=True)
+def flattering_rows(context: CONTEXT, project: ProjectResource) -> dg.AssetCheckResult:
+    """No label of the evaluation data gathers rows that the training data contradicts."""
+    place = project.open()
+    training = find_digest(context, "training_snapshot")
+    evaluation = find_digest(context, "evaluation_snapshot")
+    learned = open_snapshot(training, place.snapshots("training")).read()
+    judged = open_snapshot(evaluation, place.snapshots("evaluation")).read()
+    result = find_flattering_rows(
+        (learned["text"].to_pylist(), learned["label"].to_pylist()),
+        (judged["text"].to_pylist(), judged["label"].to_pylist()),
+        place.policy().checks.label_issues,
     )
     return conclude(project, training, result, {"evaluation_snapshot": evaluation})

@@ -45,6 +45,8 @@ def _poisoning(*modules: str) -> tuple[str, ...]:
     return tuple(f"poisoning/{name}.py" for name in modules)
 
 
+_JUDGED = _poisoning("features", "judging")
+
 _CHECKS = (
     Check(
         "schema_holds",
@@ -83,6 +85,30 @@ _CHECKS = (
             "selection",
             "attribution",
         ),
+    ),
+    Check(
+        "label_issues",
+        "snapshot",
+        "no label and no source holds far more wrong labels than the rest of the corpus",
+        (*NEIGHBOURS, *_JUDGED, *_poisoning("labels", "trigger_blind")),
+    ),
+    Check(
+        "anomalous_clusters",
+        "snapshot",
+        "no rows of one label, alike in form, say something else than their label",
+        (*NEIGHBOURS, *_JUDGED, *_poisoning("labels", "clusters", "form")),
+    ),
+    Check(
+        "influential_rows",
+        "snapshot",
+        "the rows that bend a model most are listed",
+        _poisoning("labels", "features", "influence"),
+    ),
+    Check(
+        "flattering_rows",
+        "snapshot",
+        "no label of the evaluation data gathers rows that the training data contradicts",
+        (*NEIGHBOURS, *_JUDGED, *_poisoning("labels")),
     ),
     Check(
         "hidden_text",

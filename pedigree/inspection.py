@@ -85,9 +85,12 @@ def inspect_rows(
 
     from pedigree.neighbours.local import find_near_duplicates
     from pedigree.poisoning.annotators import find_annotator_manipulation
+    from pedigree.poisoning.clusters import find_anomalous_clusters
     from pedigree.poisoning.floods import find_floods
     from pedigree.poisoning.hidden_text import find_hidden_text
+    from pedigree.poisoning.influence import find_influential_rows
     from pedigree.poisoning.instructions import find_embedded_instructions
+    from pedigree.poisoning.labels import find_label_issues
     from pedigree.poisoning.near_duplicates import find_label_conflicts
     from pedigree.poisoning.secrets import find_secrets
     from pedigree.poisoning.triggers import find_trigger_ngrams
@@ -97,12 +100,21 @@ def inspect_rows(
     arrival = np.arange(len(texts)) / max(len(texts), 1)
     if labels is None:
         reason = "there is no column of labels, and none was named with --label"
-        labelled = ("near_duplicate_label_conflicts", "trigger_ngrams")
+        labelled = (
+            "near_duplicate_label_conflicts",
+            "trigger_ngrams",
+            "label_issues",
+            "anomalous_clusters",
+            "influential_rows",
+        )
         results = [not_applicable(name, reason) for name in labelled]
     else:
         results = [
             find_label_conflicts(texts, labels, conflicts, found=found),
             find_trigger_ngrams(texts, labels, limits.trigger_ngrams),
+            find_label_issues(texts, labels, limits.label_issues),
+            find_anomalous_clusters(texts, labels, limits.anomalous_clusters),
+            find_influential_rows(texts, labels, limits.influential_rows),
         ]
     results += [
         find_floods(texts, floods, labels=labels, arrival=arrival, found=found),

@@ -14,7 +14,12 @@ from assets.model import (
 )
 from assets.release import production_model
 from assets.resources import ProjectResource
-from checks.data import build_snapshot_checks, build_text_checks, evaluation_leakage
+from checks.data import (
+    build_snapshot_checks,
+    build_text_checks,
+    evaluation_leakage,
+    flattering_rows,
+)
 from checks.model import evaluation_accuracy, weights_are_finite
 from pedigree.project import Project
 from pedigree.sources import load_sources
@@ -48,6 +53,7 @@ def build_definitions(project: Project) -> dg.Definitions:
             *build_snapshot_checks("evaluation"),
             *build_text_checks(),
             evaluation_leakage,
+            flattering_rows,
             weights_are_finite,
             evaluation_accuracy,
         ],

@@ -214,12 +214,53 @@ class DrillLimits(Settings):
         return floors
 
 
+class LabelIssueLimits(Settings):
+    """Thresholds of `label_issues` and `flattering_rows`."""
+
+    share: float = Field(
+        default=0.015, gt=0, lt=0.5, description="share of correct rows that may be flagged"
+    )
+    concentration: float = Field(
+        default=2.0,
+        gt=1,
+        description="a label or source blocks with so many times the issues that its overlap with "
+        "others explains, and so many times what the rest of the corpus shows",
+    )
+    min_excess: float = Field(
+        default=0.025, ge=0, lt=1, description="share of its rows beyond that, to block"
+    )
+    min_rows: int = Field(default=20, ge=1, description="issues in it, to block")
+    significance: float = Field(default=0.001, gt=0, lt=1)
+
+
+class ClusterLimits(Settings):
+    """Thresholds of `anomalous_clusters`."""
+
+    min_rows: int = Field(default=20, ge=5, description="rows of a style, to be named")
+    min_disputed: float = Field(
+        default=0.4, gt=0, lt=1, description="share of them whose content speaks against the label"
+    )
+    significance: float = Field(default=1e-4, gt=0, lt=1)
+    max_share: float = Field(
+        default=0.25, gt=0, lt=1, description="share of its label beyond which a style is its own"
+    )
+
+
+class InfluenceLimits(Settings):
+    """Thresholds of `influential_rows`."""
+
+    share: float = Field(default=0.01, gt=0, lt=1, description="share of rows that are listed")
+
+
 class CheckLimits(Settings):
     """Thresholds of each check; the file says which measurement set them."""
 
     near_duplicate_label_conflicts: ConflictLimits = ConflictLimits()
     near_duplicate_floods: FloodLimits = FloodLimits()
     trigger_ngrams: TriggerLimits = TriggerLimits()
+    label_issues: LabelIssueLimits = LabelIssueLimits()
+    anomalous_clusters: ClusterLimits = ClusterLimits()
+    influential_rows: InfluenceLimits = InfluenceLimits()
     hidden_text: HiddenTextLimits = HiddenTextLimits()
     embedded_instructions: InstructionLimits = InstructionLimits()
     secrets: SecretLimits = SecretLimits()
