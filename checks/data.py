@@ -1,6 +1,7 @@
 """Checks of the snapshots: form, bytes, label disputes and leakage. Each blocks training."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import TypeAlias
 
 import dagster as dg
@@ -10,7 +11,8 @@ from assets.resources import NeighbourResource, ProjectResource
 from assets.versions import find_digest
 from checks.verdicts import conclude
 from pedigree.checks import find_check
-from pedigree.evidence.policy import CheckLimits
+from pedigree.evidence.policy import CheckLimits, SourceShiftLimits
+from pedigree.evidence.store import open_store
 from pedigree.findings import CheckResult
 from pedigree.integrity import check_schema, check_snapshot
 from pedigree.poisoning.clusters import find_anomalous_clusters
@@ -22,11 +24,19 @@ from pedigree.poisoning.labels import find_flattering_rows, find_label_issues
 from pedigree.poisoning.leakage import find_leakage
 from pedigree.poisoning.near_duplicates import find_label_conflicts
 from pedigree.poisoning.secrets import find_secrets
+from pedigree.poisoning.source_shift import (
+    SnapshotRows,
+    find_snapshot_changes,
+    find_source_drift,
+    find_young_rows,
+)
 from pedigree.poisoning.triggers import find_trigger_ngrams
-from pedigree.project import Zone
+from pedigree.project import Project, Zone
+from pedigree.registry import find_previous_snapshot
 from pedigree.snapshots import open_snapshot
 from pedigree.sources import load_sources
 from pedigree.versioning import read_pointer
+from pedigree.votes import load_votes
 
 CONTEXT = dg.AssetCheckExecutionContext
 
@@ -77,7 +87,8 @@ def build_snapshot_checks(zone: Zone) -> list[dg.AssetChecksDefinition]:
         source, label, key = (table.column(name).to_pylist() for name in columns)
         text, limits = table.column("text"), place.policy().checks.near_duplicate_floods
         found = neighbours.finder(context.op_execution_context, place)(text, limits.similarity)
-        arrival = order_of_arrival(source, key)
+        times = _collected_at(table)
+        arrival = order_of_arrival(source, [at or k for at, k in zip(times, key, strict=True)])
         result = find_floods(text, limits, source, label, arrival, found)
         return conclude(project, digest, result)
 
@@ -87,6 +98,12 @@ def build_snapshot_checks(zone: Zone) -> list[dg.AssetChecksDefinition]:
         near_duplicate_label_conflicts,
         near_duplicate_floods,
     ]
+
+
+def _collected_at(table: pa.Table) -> list[str | None]:
+    if "collected_at" not in table.column_names:  # frozen before there was such a column
+        return [None] * table.num_rows
+    return table["collected_at"].to_pylist()
 
 
 TextCheck: TypeAlias = Callable[[pa.Table, CheckLimits], CheckResult]
@@ -179,3 +196,62 @@ def flattering_rows(context: CONTEXT, project: ProjectResource) -> dg.AssetCheck
         place.policy().checks.label_issues,
     )
     return conclude(project, training, result, {"evaluation_snapshot": evaluation})
+
+
+@dg.asset_check(asset="training_snapshot", blocking=True)
+def annotator_manipulation(context: CONTEXT, project: ProjectResource) -> dg.AssetCheckResult:
+    """No annotators push a label on texts with a word."""
+    digest, place = find_digest(context, "training_snapshot"), project.open()
+    policy = place.policy()
+    votes = load_votes(place, open_store(place, policy), digest)
+    result = votes.judge(policy.checks.annotator_manipulation)
+    return conclude(project, digest, result, votes.documents)
+
+
+def build_history_checks() -> list[dg.AssetChecksDefinition]:
+    """Return the checks of sources over time: young rows, changes and drift since the last model.
+
+    They are not among the checks that the default policy demands: without times, and before the
+    first promotion, there is nothing that they could judge.
+    """
+
+    @dg.asset_check(asset="training_snapshot", blocking=True)
+    def quarantine_window(context: CONTEXT, project: ProjectResource) -> dg.AssetCheckResult:
+        """No more rows than the policy allows are younger than its quarantine."""
+        digest, place = find_digest(context, "training_snapshot"), project.open()
+        table = open_snapshot(digest, place.snapshots("training")).read()
+        times = [None if at is None else datetime.fromisoformat(at) for at in _collected_at(table)]
+        limits = place.policy().checks.source_shift
+        result = find_young_rows(table["source"].to_pylist(), times, project.now(), limits)
+        return conclude(project, digest, result)
+
+    @dg.asset_check(asset="training_snapshot", blocking=True)
+    def snapshot_changes(context: CONTEXT, project: ProjectResource) -> dg.AssetCheckResult:
+        """Few labels changed since the snapshot of the last promoted model."""
+        return _compare(context, project, find_snapshot_changes)
+
+    @dg.asset_check(asset="training_snapshot", blocking=True)
+    def source_drift(context: CONTEXT, project: ProjectResource) -> dg.AssetCheckResult:
+        """Sources whose new rows differ from their old ones are reported."""
+        return _compare(context, project, find_source_drift)
+
+    return [quarantine_window, snapshot_changes, source_drift]
+
+
+_Compare: TypeAlias = Callable[[SnapshotRows, SnapshotRows | None, SourceShiftLimits], CheckResult]
+
+
+def _compare(context: CONTEXT, project: ProjectResource, compare: _Compare) -> dg.AssetCheckResult:
+    digest, place = find_digest(context, "training_snapshot"), project.open()
+    policy = place.policy()
+    previous = find_previous_snapshot(open_store(place, policy))
+    old = None if previous is None else _read_rows(previous, place)
+    result = compare(_read_rows(digest, place), old, policy.checks.source_shift)
+    inputs = {} if previous is None else {"previous_snapshot": previous}
+    return conclude(project, digest, result, inputs)
+
+
+def _read_rows(digest: str, place: Project) -> SnapshotRows:
+    table = open_snapshot(digest, place.snapshots("training")).read()
+    names = ("row_key", "source", "label", "text")
+    return SnapshotRows(*(table[name].to_pylist() for name in names))

@@ -111,6 +111,35 @@ _CHECKS = (
         (*NEIGHBOURS, *_JUDGED, *_poisoning("labels")),
     ),
     Check(
+        "annotator_manipulation",
+        "snapshot",
+        "no annotators push a label on texts with a word",
+        (
+            "votes.py",
+            *_poisoning(
+                "annotators", "consensus", "crowd", "crowd_charges", "targeting", "target_charges"
+            ),
+        ),
+    ),
+    Check(
+        "quarantine_window",
+        "snapshot",
+        "no more rows than the policy allows are younger than its quarantine",
+        _poisoning("source_shift"),
+    ),
+    Check(
+        "snapshot_changes",
+        "snapshot",
+        "few labels changed since the snapshot of the last promoted model",
+        _poisoning("source_shift", "crowd"),
+    ),
+    Check(
+        "source_drift",
+        "snapshot",
+        "sources whose new rows differ from their old ones are reported",
+        _poisoning("source_shift", "crowd", "consensus"),
+    ),
+    Check(
         "hidden_text",
         "snapshot",
         "no characters are there that a reader does not see or takes for others",
@@ -142,7 +171,15 @@ _CHECKS = (
         tuple(f"training/{name}.py" for name in ("evaluation", "assessment", "worker", "model")),
     ),
 )
-CHECKS = {check.name: check for check in _CHECKS}
+# What a drill says depends on every check that it drills.
+_DRILLED = {file for check in _CHECKS if check.subject == "snapshot" for file in check.code}
+_FLOOR = Check(
+    "detection_floor",
+    "snapshot",
+    "known attacks planted in a copy are seen from as few rows as the policy demands",
+    (*sorted(_DRILLED), "drilling.py", "inspection.py", *_poisoning("drill", "attacks")),
+)
+CHECKS = {check.name: check for check in (*_CHECKS, _FLOOR)}
 
 
 def find_check(name: str) -> Check:

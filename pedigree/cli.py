@@ -113,6 +113,7 @@ def _build_parser() -> argparse.ArgumentParser:
     check.add_argument("--text", metavar="COL", help="default: text")
     check.add_argument("--label", metavar="COL", help="default: label, where there is one")
     check.add_argument("--annotator", metavar="COL")
+    check.add_argument("--collected-at", metavar="COL", help="times: what is young is named")
     check.add_argument(
         "--task", choices=["classification", "instruction", "preference"], default="classification"
     )
@@ -314,7 +315,7 @@ def _check(options: argparse.Namespace) -> int:
     elif options.task == "preference":
         results = inspect_preferences(options.file, limits, options.annotator)
     else:
-        selection = Selection(options.text, options.label, options.annotator)
+        selection = Selection(options.text, options.label, options.annotator, options.collected_at)
         results = inspect_file(options.file, selection, limits, against)
     if options.out is not None:
         from pedigree.findings import write_findings

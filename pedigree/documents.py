@@ -15,6 +15,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,11 +39,15 @@ RAW_SCHEMA = pa.schema(
         pa.field("raw_text", pa.string(), nullable=False),
         pa.field("label", pa.string()),
         pa.field("annotator", pa.string()),
+        pa.field("collected_at", pa.string()),  # 2026-01-31T12:00:00.000000+00:00
         pa.field("ratings", pa.list_(pa.field("element", pa.int64()))),  # as Parquet names it
         pa.field("label_batch", pa.string()),
         pa.field("guideline_version", pa.string()),
     ]
 )
+
+
+_ROLES = ("text", "label", "key", "annotator", "collected_at")
 
 
 def read_documents(source: Source, fetched: Fetched) -> pa.Table:
@@ -52,7 +57,7 @@ def read_documents(source: Source, fetched: Fetched) -> pa.Table:
         PedigreeError: a file is empty, is no valid UTF-8, lacks a declared column, holds a label
             outside the declared set, or gives two rows the same key.
     """
-    rows: dict[str, list[Any]] = {"text": [], "label": [], "key": [], "annotator": []}
+    rows: dict[str, list[Any]] = {role: [] for role in _ROLES}
     for entry, path in fetched.files:
         where = f"{source.id} ({entry.path})"
         data = read_member(path, source.member, source.max_bytes) if source.member else path
@@ -72,6 +77,7 @@ def read_documents(source: Source, fetched: Fetched) -> pa.Table:
             "raw_text": rows["text"],
             "label": labels,
             "annotator": rows["annotator"],
+            "collected_at": rows["collected_at"],
             "ratings": ratings,
             "label_batch": [source.label_batch] * count,
             "guideline_version": [source.guideline_version] * count,
@@ -84,7 +90,7 @@ def read_documents(source: Source, fetched: Fetched) -> pa.Table:
 def _read_file(source: Source, data: bytes | Path, where: str) -> dict[str, list[Any]]:
     table = read_table(data, source.format, where)
     rows: dict[str, list[Any]] = {}
-    for role in ("text", "label", "key", "annotator"):
+    for role in _ROLES:
         column = cast(str | None, getattr(source.columns, role))
         rows[role] = read_column(table, column, role, where) if column else [None] * table.num_rows
     if None in rows["text"]:
@@ -93,7 +99,39 @@ def _read_file(source: Source, data: bytes | Path, where: str) -> dict[str, list
             f"{where} has no text in row {row}: drop or fill {_place(data, source.format, row)}."
         )
     rows["label"] = _read_labels(source, rows["label"], data, where)
+    rows["collected_at"] = read_times(rows["collected_at"], where)
     return rows
+
+
+def read_times(values: Sequence[str | None], where: str) -> list[str | None]:
+    """Return times in UTC to the microsecond, so that they sort as text; None where there is none.
+
+    Raises:
+        PedigreeError: a time has no zone or is none.
+    """
+    times: list[str | None] = []
+    for row, value in enumerate(values):
+        try:
+            times.append(_read_time(value))
+        except (ValueError, OverflowError, OSError) as error:
+            raise PedigreeError(
+                f"{where} has the time {value!r} in row {row} ({error}): expected ISO 8601 with a "
+                "time zone, such as 2026-01-31T12:00:00+00:00, or seconds since 1970. Correct the "
+                "row, or name no column of times."
+            ) from None
+    return times
+
+
+def _read_time(value: str | None) -> str | None:
+    if value is None or not value.strip():
+        return None
+    if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value):
+        time = datetime.fromtimestamp(float(value), UTC)
+    else:
+        time = datetime.fromisoformat(value)
+    if time.tzinfo is None:
+        raise ValueError("it has no time zone")
+    return time.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _place(data: bytes | Path, form: Format, row: int) -> str:

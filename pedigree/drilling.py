@@ -8,10 +8,12 @@ Attacks are planted in copies in memory; the snapshot is opened, verified and no
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import cast
 
 from pedigree.errors import EvidenceMissing
 from pedigree.evidence.store import open_store
+from pedigree.evidence.verdicts import record_verdict
 from pedigree.findings import CheckResult
 from pedigree.inspection import inspect_rows
 from pedigree.poisoning.attacks import ATTACKS
@@ -23,7 +25,7 @@ from pedigree.snapshots import open_snapshot
 def drill_training_snapshot(
     project: Project, attacks: Sequence[str] | None, rows: Sequence[int], seeds: int
 ) -> tuple[DrillResult, CheckResult]:
-    """Drill the checks of the policy on the newest training snapshot; return also their verdict.
+    """Drill the checks of the policy on the newest training snapshot; sign and return the verdict.
 
     Args:
         project: the project.
@@ -35,12 +37,9 @@ def drill_training_snapshot(
         EvidenceMissing: there is no training snapshot.
         PedigreeError: an attack is unknown, or a number is not positive.
     """
-    limits = project.policy().checks
-    statements = [
-        one
-        for one in open_store(project, project.policy()).all("snapshot")
-        if one.predicate["zone"] == "training"
-    ]
+    policy = project.policy()
+    limits, store = policy.checks, open_store(project, policy, write=True)
+    statements = [one for one in store.all("snapshot") if one.predicate["zone"] == "training"]
     if not statements:
         raise EvidenceMissing("There is no training snapshot: run `pedigree run --until snapshot`.")
     newest = max(statements, key=lambda one: one.path.stat().st_mtime_ns)
@@ -52,4 +51,6 @@ def drill_training_snapshot(
         return inspect_rows(some_texts, some_labels, limits)
 
     result = run_drill(texts, labels, judge, attacks or list(ATTACKS), rows, seeds, seed=0)
-    return result, result.judge_floors(limits.detection_floor)
+    verdict = result.judge_floors(limits.detection_floor)
+    record_verdict(store, digest, verdict, policy, datetime.now(UTC))
+    return result, verdict

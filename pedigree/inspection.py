@@ -9,13 +9,14 @@ Thresholds are the policy's defaults; nothing of the project is written.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
 from pedigree.digests import JSON
-from pedigree.documents import read_column, read_table
+from pedigree.documents import read_column, read_table, read_times
 from pedigree.errors import PedigreeError
 from pedigree.evidence.policy import CheckLimits
 from pedigree.findings import CheckResult, not_applicable
@@ -40,6 +41,7 @@ class Selection:
     text: str | None = None
     label: str | None = None
     annotator: str | None = None
+    collected_at: str | None = None
 
 
 def inspect_file(
@@ -47,6 +49,7 @@ def inspect_file(
     selection: Selection,
     limits: CheckLimits,
     against: "Index | None" = None,
+    now: datetime | None = None,
 ) -> list[CheckResult]:
     """Run every check of labelled texts on a file; one that lacks its column says so.
 
@@ -55,6 +58,7 @@ def inspect_file(
         selection: its columns.
         limits: thresholds.
         against: the index of a snapshot whose texts the file must not repeat.
+        now: what times of collection are compared with; the clock's time where not given.
 
     Raises:
         PedigreeError: the file cannot be read, or a column is missing.
@@ -67,11 +71,24 @@ def inspect_file(
     label = selection.label or ("label" if "label" in table.column_names else None)
     labels = read_column(table, label, "label", where) if label is not None else None
     results = inspect_rows(texts, labels, limits, annotators)
+    if selection.collected_at is not None:
+        times = read_column(table, selection.collected_at, "time of collection", where)
+        results.append(_judge_times(read_times(times, where), where, limits, now))
     if against is not None:
         from pedigree.poisoning.leakage import find_repeats
 
         results.append(find_repeats(against, texts, limits.evaluation_leakage, labels))
     return results
+
+
+def _judge_times(
+    times: list[str | None], where: str, limits: CheckLimits, now: datetime | None
+) -> CheckResult:
+    from pedigree.poisoning.source_shift import find_young_rows
+
+    known = [None if time is None else datetime.fromisoformat(time) for time in times]
+    sources = [where] * len(times)
+    return find_young_rows(sources, known, now or datetime.now(UTC), limits.source_shift)
 
 
 def inspect_rows(

@@ -15,7 +15,7 @@ from pedigree.digests import find_differences
 from pedigree.errors import EvidenceMissing, VerificationFailed
 from pedigree.evidence.store import EvidenceStore, Statement
 from pedigree.project import Project
-from pedigree.training.record import TrainingRecord
+from pedigree.training.record import TrainingRecord, read_record
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,17 @@ def list_promotions(store: EvidenceStore) -> Iterator[Promotion]:
     """Yield every promotion, oldest first."""
     promotions = [read_promotion(one) for one in store.all("promotion")]
     yield from sorted(promotions, key=lambda one: (one.promoted_on, one.statement.digest))
+
+
+def find_previous_snapshot(store: EvidenceStore) -> str | None:
+    """Return the training snapshot of the model that was promoted last, or None.
+
+    It is what reviewers released something on: what has changed since is what they have not seen.
+    """
+    promotions = list(list_promotions(store))
+    if not promotions:
+        return None
+    return read_record(find_training(store, promotions[-1].model)).inputs.training.digest
 
 
 def find_promoted(store: EvidenceStore, environment: str) -> Promotion | None:

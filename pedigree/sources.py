@@ -43,6 +43,9 @@ class Columns(Settings):
     label: str | None = None
     key: str | None = None
     annotator: str | None = None
+    collected_at: str | None = Field(
+        default=None, description="ISO 8601 with a time zone, or seconds since 1970"
+    )
 
 
 class ScoreRange(Settings):

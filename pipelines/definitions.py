@@ -15,6 +15,8 @@ from assets.model import (
 from assets.release import production_model
 from assets.resources import ProjectResource
 from checks.data import (
+    annotator_manipulation,
+    build_history_checks,
     build_snapshot_checks,
     build_text_checks,
     evaluation_leakage,
@@ -54,6 +56,8 @@ def build_definitions(project: Project) -> dg.Definitions:
             *build_text_checks(),
             evaluation_leakage,
             flattering_rows,
+            annotator_manipulation,
+            *build_history_checks(),
             weights_are_finite,
             evaluation_accuracy,
         ],

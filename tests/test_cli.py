@@ -39,6 +39,8 @@ def test_why_answers_the_five_questions_with_digests(trained: Project) -> None:
         ("near_duplicate_label_conflicts", "training_snapshot"),
         ("near_duplicate_floods", "training_snapshot"),
         ("trigger_ngrams", "training_snapshot"),
+        ("label_issues", "training_snapshot"),
+        ("flattering_rows", "training_snapshot"),
         ("hidden_text", "training_snapshot"),
         ("embedded_instructions", "training_snapshot"),
         ("evaluation_leakage", "training_snapshot"),

@@ -218,7 +218,7 @@ class LabelIssueLimits(Settings):
     """Thresholds of `label_issues` and `flattering_rows`."""
 
     share: float = Field(
-        default=0.015, gt=0, lt=0.5, description="share of correct rows that may be flagged"
+        default=0.012, gt=0, lt=0.5, description="share of correct rows that may be flagged"
     )
     concentration: float = Field(
         default=2.0,

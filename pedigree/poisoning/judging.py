@@ -37,11 +37,11 @@ MAX_TRAINING = 2_000_000
 # Scores stand for log-odds once scaled; both grids span what the corpora measured needed.
 SLOPES = np.geomspace(0.25, 32, 43)
 MAX_CALIBRATION = 20_000
-BIAS_STEPS = 8
+BIAS_STEPS = 4
 MAX_BIAS = 0.5
 # The likeliest label must be e times as likely as the given one, however clear the corpus.
 MIN_DOUBT = 1.0
-NOISE = np.concatenate([[0.0], np.geomspace(0.0005, 0.4, 40)])
+START_NOISE, MAX_NOISE, NOISE_STEPS = 0.02, 0.5, 5
 
 
 @dataclass(frozen=True)
@@ -64,21 +64,22 @@ class HeldOut:
 class Calibration:
     """Scores as probabilities of the true label, apart from the share of wrong labels.
 
-    A given label is taken to be the true one with probability 1 - `noise`, else any. Without that
-    term 5% of flips would make every honest row look 5% doubtful.
+    A label is read from the text, or else given whatever the text says, each label with a share of
+    its own. Without that term 5% of flips would make every honest row look 5% doubtful; with one
+    share for all labels, an attacker who pushes one of them would look like an unclear text.
 
     Attributes:
         probability: (rows, labels) float64, of each label being the true one.
         bias: (labels,) float64.
         slope: what a score is multiplied with.
-        noise: share of rows whose label was drawn from all labels instead of read from the text.
+        noise: (labels,) share of all rows that were given the label whatever they say.
         fit: gain in log-likelihood over a model that knows the labels' frequencies only.
     """
 
     probability: Floats
     bias: Floats
     slope: float
-    noise: float
+    noise: Floats
     fit: float
 
 
@@ -250,46 +251,59 @@ def _sample(rows: Integers, labels: int) -> Integers:
 def calibrate(scores: Floats, label: Integers, learned: Booleans) -> Calibration:
     """Fit what makes scores probabilities, and the share of wrong labels, by likelihood.
 
-    P(given k) = (1 - noise) softmax(slope * score + bias)_k + noise / labels. The biases make the
-    expected number of rows of each label the given one (Platt scaling with one slope, Platt 1999).
+    P(given k) = (1 - sum of noise) softmax(slope * score + bias)_k + noise_k: labels drift, and an
+    attacker pushes one of them. The biases make the expected number of rows of each label the given
+    one less its noise (Platt scaling with one slope, Platt 1999); the noise follows by expectation
+    and maximisation.
     """
     rows = np.flatnonzero(np.isfinite(scores[np.arange(len(label)), label]) & learned)
     rows = rows[:: max(1, len(rows) // MAX_CALIBRATION)]
     some, given = scores[rows], label[rows]
-    none = _fit_bias(np.where(np.isfinite(some), 0.0, -np.inf), given)[1]
-    best = Calibration(np.empty(0), np.zeros(scores.shape[1]), 0.0, 0.0, -np.inf)
+    labels = scores.shape[1]
+    none = _fit_mixture(np.where(np.isfinite(some), 0.0, -np.inf), given, _Mixture.start(labels))
+    best = Calibration(np.empty(0), np.zeros(labels), 0.0, np.zeros(labels), -np.inf)
+    mixture = _Mixture.start(labels)
     for slope in SLOPES.tolist():
-        bias, probability = _fit_bias(some * slope, given)
-        noise, fit = _fit_noise(probability, scores.shape[1])
-        if fit > best.fit:
-            best = Calibration(probability, bias, slope, noise, fit)
-    gain = (best.fit - _fit_noise(none, scores.shape[1])[1]) * len(rows)
+        mixture = _fit_mixture(some * slope, given, mixture)
+        if mixture.fit > best.fit:
+            best = Calibration(np.empty(0), mixture.bias, slope, mixture.noise, mixture.fit)
+    gain = (best.fit - none.fit) * len(rows)
     return replace(best, probability=_softmax(scores * best.slope + best.bias), fit=gain)
 
 
-def _fit_bias(scores: Floats, label: Integers) -> tuple[Floats, Floats]:
-    """Return (labels,) biases under which each label is as likely as it is frequent."""
-    labels = scores.shape[1]
-    bias = np.zeros(labels)
-    frequency = np.bincount(label, minlength=labels) / max(len(label), 1)
+@dataclass(frozen=True)
+class _Mixture:
+    """Biases, shares of wrong labels and mean log-likelihood of one slope."""
+
+    bias: Floats
+    noise: Floats
+    fit: float
+
+    @staticmethod
+    def start(labels: int) -> "_Mixture":
+        return _Mixture(np.zeros(labels), np.full(labels, START_NOISE / labels), -np.inf)
+
+
+def _fit_mixture(scores: Floats, label: Integers, start: _Mixture) -> _Mixture:
+    """Fit biases and noise in turn, from those of the slope before."""
+    labels, count = scores.shape[1], max(len(label), 1)
+    bias, noise = start.bias, np.maximum(start.noise, START_NOISE / labels / 10)
+    frequency = np.bincount(label, minlength=labels) / count
+    place = np.arange(len(label))
+    # Rounded, so that the order of summation cannot show.
     for _ in range(BIAS_STEPS):
-        mean = _softmax(scores + bias).mean(axis=0)
-        step = np.log(np.maximum(frequency, 1e-9) / np.maximum(mean, 1e-9))
-        # Rounded, so that the order of summation cannot show.
+        probability = _softmax(scores + bias)
+        own = probability[place, label]
+        for _ in range(NOISE_STEPS):
+            blame = noise[label] / ((1 - noise.sum()) * own + noise[label])
+            noise = np.round(np.bincount(label, blame, labels) / count, 12)
+            noise *= min(1.0, MAX_NOISE / max(noise.sum(), 1e-12))
+        wanted = np.maximum(frequency - noise, 1e-9) / (1 - noise.sum())
+        step = np.log(wanted / np.maximum(probability.mean(axis=0), 1e-9))
         bias = np.round(np.clip(bias + step, -MAX_BIAS, MAX_BIAS), 9)
-    probability = _softmax(scores + bias)
-    return bias, probability[np.arange(len(label)), label]
-
-
-def _fit_noise(probability: Floats, labels: int) -> tuple[float, float]:
-    """Return the share of wrong labels and the mean log-likelihood with it."""
-    best = (0.0, -np.inf)
-    for noise in NOISE.tolist():
-        mixed = (1 - noise) * probability + noise / labels
-        fit = round(float(np.log(np.maximum(mixed, 1e-12)).mean()), 9)
-        if fit > best[1]:
-            best = (noise, fit)
-    return best
+    own = _softmax(scores + bias)[place, label]
+    mixed = (1 - noise.sum()) * own + noise[label]
+    return _Mixture(bias, noise, round(float(np.log(np.maximum(mixed, 1e-12)).mean()), 9))
 
 
 def _softmax(values: Floats) -> Floats:

@@ -275,7 +275,8 @@ def _report(
     failed = bool(rows.groups)
     named = [one for one in findings if one.severity != "INFO"]
     calibration = rows.judgement.calibration
-    wrong = calibration.noise * (1 - 1 / len(rows.corpus.names))
+    truth = calibration.probability.mean(axis=0)
+    wrong = round(float((calibration.noise * (1 - truth)).sum()), 9)
     counts: dict[str, JSON] = {
         "applicable": True,
         "rows": len(texts),
@@ -295,7 +296,7 @@ def _report(
     summary = (
         f"The rest of the corpus contradicts the label of {len(named)} of {len(texts)} rows "
         f"({rows.judgement.expected.sum():.0f} expected if all labels were right; about "
-        f"{wrong:.1%} of labels look drawn at random)."
+        f"{wrong:.1%} of labels look given without regard to the text)."
     )
     if failed:
         summary += f" {where}. Review these rows and relabel or drop them at their source."

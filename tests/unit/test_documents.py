@@ -133,6 +133,7 @@ def test_a_row_says_where_it_comes_from_and_who_labelled_it(read: Read) -> None:
             "row_key": row_key("shop", "key", "1"),
             "source": "shop",
             "source_key": "1",
+            "collected_at": None,
             "raw_text": "good",
             "label": "positive",
             "annotator": "ann",
@@ -491,3 +492,27 @@ def test_an_error_in_a_row_names_the_file_and_the_line(read: Read) -> None:
     good, bad = csv_of([("1", "a", "pos")]), csv_of([("2", "b", "pos"), ("3", "c", "oops")])
     with pytest.raises(PedigreeError, match=r"b\.csv.*line 3"):
         read({"a.csv": good, "b.csv": bad})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("2026-01-31T12:00:00+01:00", "2026-01-31T11:00:00.000000+00:00"),
+        ("2026-01-31 12:00:00.5Z", "2026-01-31T12:00:00.500000+00:00"),
+        ("1769860800", "2026-01-31T12:00:00.000000+00:00"),
+        ("", None),
+    ],
+)
+def test_times_of_collection_are_in_utc(read: Read, given: str, expected: str | None) -> None:
+    table = read(
+        csv_of([("1", "good", "pos", given)], ("id", "text", "label", "at")),
+        columns={**KEYED, "collected_at": "at"},
+    )
+    assert table.column("collected_at").to_pylist() == [expected]
+
+
+@pytest.mark.parametrize("given", ["2026-01-31T12:00:00", "yesterday", "1e400", "9" * 30])
+def test_a_time_that_is_none_is_refused_with_its_row(read: Read, given: str) -> None:
+    rows = [("1", "good", "pos", "0"), ("2", "bad", "neg", given)]
+    with pytest.raises(PedigreeError, match=r"has the time .* in row 1"):
+        read(csv_of(rows, ("id", "text", "label", "at")), columns={**KEYED, "collected_at": "at"})

@@ -68,7 +68,8 @@ def freeze(rows: list[Row], root: Path, zone: str = "training") -> Snapshot:
 
 def reference_row_id(row: Row) -> bytes:
     """The row id as documented, by the reference serialiser of RFC 8785."""
-    return hashlib.sha256(b"pedigree/row/v1\n" + rfc8785.dumps(row)).digest()
+    said = {k: v for k, v in row.items() if k != "collected_at" or v is not None}
+    return hashlib.sha256(b"pedigree/row/v1\n" + rfc8785.dumps(said)).digest()
 
 
 def merkle(leaves: list[bytes]) -> bytes:
