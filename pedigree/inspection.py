@@ -7,7 +7,7 @@
 Thresholds are the policy's defaults; nothing of the project is written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from pedigree.sources import Format
 if TYPE_CHECKING:
     from pedigree.neighbours.index import Index
 
+_NO_LABELS = "there is no column of labels, and none was named with --label"
 _FORMATS = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -98,51 +99,58 @@ def inspect_rows(
     annotators: Sequence[str | None] | None = None,
 ) -> list[CheckResult]:
     """Run every check of labelled texts on rows in memory; the order of rows is that of arrival."""
+    results = [*judge_copies(texts, labels, limits), *judge_texts(texts, labels, limits)]
+    if annotators is not None and labels is not None:
+        from pedigree.poisoning.annotators import find_annotator_manipulation
+
+        votes = limits.annotator_manipulation
+        results.append(find_annotator_manipulation(texts, annotators, labels, votes))
+    return results
+
+
+def judge_copies(
+    texts: Sequence[str], labels: Sequence[str | None] | None, limits: CheckLimits
+) -> Iterator[CheckResult]:
+    """Yield what near-copies show; they are looked for once."""
     import numpy as np
 
     from pedigree.neighbours.local import find_near_duplicates
-    from pedigree.poisoning.annotators import find_annotator_manipulation
-    from pedigree.poisoning.clusters import find_anomalous_clusters
     from pedigree.poisoning.floods import find_floods
+    from pedigree.poisoning.near_duplicates import find_label_conflicts
+
+    conflicts, floods = limits.near_duplicate_label_conflicts, limits.near_duplicate_floods
+    found = find_near_duplicates(texts, min(conflicts.similarity, floods.similarity))
+    if labels is None:
+        yield not_applicable("near_duplicate_label_conflicts", _NO_LABELS)
+    else:
+        yield find_label_conflicts(texts, labels, conflicts, found=found)
+    arrival = np.arange(len(texts)) / max(len(texts), 1)
+    yield find_floods(texts, floods, labels=labels, arrival=arrival, found=found)
+
+
+def judge_texts(
+    texts: Sequence[str], labels: Sequence[str | None] | None, limits: CheckLimits
+) -> Iterator[CheckResult]:
+    """Yield what each other check of texts and labels says, one after the other."""
+    from pedigree.poisoning.clusters import find_anomalous_clusters
     from pedigree.poisoning.hidden_text import find_hidden_text
     from pedigree.poisoning.influence import find_influential_rows
     from pedigree.poisoning.instructions import find_embedded_instructions
     from pedigree.poisoning.labels import find_label_issues
-    from pedigree.poisoning.near_duplicates import find_label_conflicts
     from pedigree.poisoning.secrets import find_secrets
     from pedigree.poisoning.triggers import find_trigger_ngrams
 
-    conflicts, floods = limits.near_duplicate_label_conflicts, limits.near_duplicate_floods
-    found = find_near_duplicates(texts, min(conflicts.similarity, floods.similarity))
-    arrival = np.arange(len(texts)) / max(len(texts), 1)
     if labels is None:
-        reason = "there is no column of labels, and none was named with --label"
-        labelled = (
-            "near_duplicate_label_conflicts",
-            "trigger_ngrams",
-            "label_issues",
-            "anomalous_clusters",
-            "influential_rows",
-        )
-        results = [not_applicable(name, reason) for name in labelled]
+        labelled = ("trigger_ngrams", "label_issues", "anomalous_clusters", "influential_rows")
+        yield from (not_applicable(name, _NO_LABELS) for name in labelled)
     else:
-        results = [
-            find_label_conflicts(texts, labels, conflicts, found=found),
-            find_trigger_ngrams(texts, labels, limits.trigger_ngrams),
-            find_label_issues(texts, labels, limits.label_issues),
-            find_anomalous_clusters(texts, labels, limits.anomalous_clusters),
-            find_influential_rows(texts, labels, limits.influential_rows),
-        ]
-    results += [
-        find_floods(texts, floods, labels=labels, arrival=arrival, found=found),
-        find_hidden_text(texts, limits.hidden_text, labels=labels),
-        find_embedded_instructions(texts, limits.embedded_instructions),
-        find_secrets(texts, limits.secrets),
-    ]
-    if annotators is not None and labels is not None:
-        votes = limits.annotator_manipulation
-        results.append(find_annotator_manipulation(texts, annotators, labels, votes))
-    return results
+        yield find_trigger_ngrams(texts, labels, limits.trigger_ngrams)
+        yield find_label_issues(texts, labels, limits.label_issues)
+        yield find_anomalous_clusters(texts, labels, limits.anomalous_clusters)
+        yield find_influential_rows(texts, labels, limits.influential_rows)
+    yield find_hidden_text(texts, limits.hidden_text, labels=labels)
+    yield find_embedded_instructions(texts, limits.embedded_instructions)
+    yield find_secrets(texts, limits.secrets)
 
 
 def inspect_instructions(path: Path, limits: CheckLimits) -> list[CheckResult]:

@@ -86,11 +86,11 @@ def plant_flood() -> Poisoned:
 
 
 def plant_colluders() -> Poisoned:
-    """Three votes a text; three of ten annotators push texts with one word."""
+    """Five votes a text; three of twenty annotators push texts with one word."""
     draw = random.Random(2)
     rows: list[Row] = []
     for key, text, label in review_rows(ROWS):
-        for vote, who in enumerate(draw.sample(range(10), 3)):
+        for vote, who in enumerate(draw.sample(range(20), 5)):
             bad = who < 3 and "berlin" in text
             rows.append((f"{key}-{vote}", text, "positive" if bad else label, f"annotator-{who}"))
     return Poisoned(rows, set(), ("id", "text", "label", "who"), {"annotator": "who"}, 0.0)
