@@ -112,6 +112,7 @@ class _Vocabulary:
         self.latin = cache(self._count_latin)
         self.foreign = cache(self._count_foreign)
         self.letters = cache(self._count_letters)
+        self.is_latin_corpus = cache(self._is_latin_corpus)
 
     def _count_latin(self) -> Mapping[str, int]:
         return _count(self._texts, lambda text: _ASCII_WORD.findall(text.lower()))
@@ -123,7 +124,7 @@ class _Vocabulary:
     def _count_letters(self) -> Mapping[str, int]:
         return _count(self._texts, lambda text: _NEAR_LETTER.findall(text.lower()))
 
-    def is_latin_corpus(self) -> bool:
+    def _is_latin_corpus(self) -> bool:
         """Whether nearly all texts have a Latin letter."""
         latin = sum(_LATIN_LETTER.search(text) is not None for text in self._texts)
         return latin >= 0.95 * len(self._texts)
