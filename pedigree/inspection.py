@@ -195,6 +195,7 @@ def inspect_preferences(
     """
     from pedigree.poisoning.hidden_text import find_hidden_text
     from pedigree.poisoning.preference_data import Preferences, find_preference_steering
+    from pedigree.poisoning.preference_flips import find_flipped_pairs
     from pedigree.poisoning.secrets import find_secrets
 
     table, where = _read(path), str(path)
@@ -203,10 +204,10 @@ def inspect_preferences(
     )
     who = read_column(table, annotator, "annotator", where) if annotator else None
     whole = ["\n".join(parts) for parts in zip(prompts, chosen, rejected, strict=True)]
+    pairs = Preferences(prompts, chosen, rejected, annotators=who)
     return [
-        find_preference_steering(
-            Preferences(prompts, chosen, rejected, annotators=who), limits.preference_steering
-        ),
+        find_preference_steering(pairs, limits.preference_steering),
+        find_flipped_pairs(pairs, limits.label_issues),
         find_hidden_text(whole, limits.hidden_text),
         find_secrets(whole, limits.secrets),
     ]

@@ -136,6 +136,13 @@ def judge(
     return _judge(held_out, calibration, corpus.label, share)
 
 
+def judge_scores(scores: Floats, label: Integers, share: float) -> Judgement:
+    """Judge rows by scores that somebody else's model gave them; it never saw the row either."""
+    calibration = calibrate(scores, label, np.ones(len(label), bool))
+    held_out = HeldOut(scores, np.zeros(len(label), np.int64), ())
+    return _judge(held_out, calibration, label, share)
+
+
 def judge_by(
     features: "csr_array",
     corpus: LabelledTexts,

@@ -92,7 +92,7 @@ def find_preference_steering(pairs: Preferences, limits: PreferenceLimits) -> Ch
             f"{limits.min_corpus} are needed.",
             {"applicable": False, "rows": total},
         )
-    against = _contradicts(pairs)
+    against = measure_margins(pairs) < -1e-6
     groups = [
         *_steering_names(pairs, limits),
         *_turning_phrases(pairs, against, limits),
@@ -229,8 +229,8 @@ def _biased_annotators(
     return found
 
 
-def _contradicts(pairs: Preferences) -> Booleans:
-    """Return whether a linear model of the other pairs would have chosen the rejected answer.
+def measure_margins(pairs: Preferences) -> npt.NDArray[np.float64]:
+    """Return (pairs,) by how much a linear model of the other pairs prefers the chosen answer.
 
     Ridge regression through the origin on the difference of the answers' words and style; each
     fifth of the pairs is judged by a model of the other four. Pairs are taken in the order of the
@@ -259,9 +259,9 @@ def _contradicts(pairs: Preferences) -> Booleans:
         rest, judged = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
         weights = lsqr(difference[rest], np.ones(len(rest)), damp=3.0, iter_lim=60)[0]
         margin[judged] = difference[judged] @ weights
-    against = np.zeros(total, np.bool_)
-    against[order] = margin < -1e-6
-    return against
+    by_row = np.zeros(total)
+    by_row[order] = np.round(margin, 9)
+    return by_row
 
 
 def _describe(text: str) -> npt.NDArray[np.float64]:
