@@ -10,29 +10,7 @@ from pedigree.poisoning.preference_flips import find_flipped_pairs
 
 LIMITS = LabelIssueLimits()
 KIND = ["thanks", "gladly", "certainly", "helpful", "kindly", "clear", "careful", "welcome"]
-    "thanks",
-    "gladly",
-    "certainly",
-    "helpful",
-    "kindly",
-    "clear",
-    "careful",
-    "sources",
-    "welcome",
-    "example",
-]
 RUDE = ["whatever", "nope", "boring", "shrug", "stupid", "lazy", "useless", "never"]
-    "whatever",
-    "nope",
-    "boring",
-    "shrug",
-    "stupid",
-    "lazy",
-    "hardly",
-    "useless",
-    "never",
-    "bye",
-]
 WORDS = [f"{a}{b}" for a in ("ka", "lo", "mi", "tu", "ne") for b in ("rin", "sol", "vek", "po")]
 
 
