@@ -8,6 +8,7 @@ digests of the texts: neither row order nor label names change them::
     >>> suspect = judgement.doubt > judgement.threshold
 """
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -226,6 +227,7 @@ def fit(
     features: "csr_array", label: Integers, rows: Integers, labels: int
 ) -> tuple[Floats, Floats]:
     """Return (labels, columns) weights and (labels,) intercepts; -inf for a label without rows."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
     weight = np.zeros((labels, count_columns(features)))
@@ -241,7 +243,10 @@ def fit(
         random_state=0,
         max_iter=1000,
     )
-    model.fit(features[rows], label[rows])
+    with warnings.catch_warnings():
+        # Stopping after as many steps each time is what makes the bits equal; close is enough.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(features[rows], label[rows])
     if len(present) == 2:
         weight[present] = np.concatenate([-model.coef_, model.coef_])
         intercept[present] = np.concatenate([-model.intercept_, model.intercept_])

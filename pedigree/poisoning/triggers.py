@@ -37,8 +37,6 @@ _MIN_LABEL_ROWS = 10
 # Beginnings of rare words are often pure by nature (dialling codes in spam); only what the rest of
 # the rows contradicts is suspect.
 _MIN_AFFIX_CONTRADICTED = 5.0
-# Words of one root are a topic: `ide…` of identity and identify came to 0.028 on BANKING77.
-_AFFIX_STRICTNESS = 0.04
 
 
 @dataclass(frozen=True)
@@ -112,14 +110,18 @@ def _find_affix_triggers(
     min_rows: int,
     limits: TriggerLimits,
 ) -> list[_Group]:
-    """Return triggers that are glued to words, in rows that no other trigger explains."""
+    """Return triggers that are glued to words, in rows that no other trigger explains.
+
+    Only those that block. Words of one root are a topic (`ide…` of identity and identify came to an
+    expectation of 0.028 on BANKING77), and where labels are wrong an ending of honest words looks odd.
+    """
     affixes = score_affixes(corpus, candidates, max(min_rows, limits.error_min_rows))
     claimed = np.zeros(corpus.n_rows, dtype=np.bool_)
     claimed[[row for trigger in found for row in trigger.rows]] = True
     glued, _ = select_triggers(
         corpus,
         affixes,
-        limits.warn_expected * _AFFIX_STRICTNESS,
+        limits.error_expected,
         claimed=claimed,
         min_contradicted=_MIN_AFFIX_CONTRADICTED,
     )
@@ -128,7 +130,7 @@ def _find_affix_triggers(
             trigger,
             _spell(corpus, affixes, trigger),
             corpus.label_names[trigger.label],
-            "ERROR" if trigger.expected <= limits.error_expected else "WARN",
+            "ERROR",
             np.ones(len(trigger.rows)),
         )
         for trigger in glued
