@@ -112,8 +112,8 @@ def _find_affix_triggers(
 ) -> list[_Group]:
     """Return triggers that are glued to words, in rows that no other trigger explains.
 
-    Only those that block. Words of one root are a topic (`ide…` of identity and identify came to an
-    expectation of 0.028 on BANKING77), and where labels are wrong an ending of honest words looks odd.
+    Only those that block. Words of one root are a topic (`ide…` of identity and identify came to
+    an expectation of 0.028 on BANKING77), and where labels are wrong honest endings look odd.
     """
     affixes = score_affixes(corpus, candidates, max(min_rows, limits.error_min_rows))
     claimed = np.zeros(corpus.n_rows, dtype=np.bool_)
