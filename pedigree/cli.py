@@ -316,7 +316,7 @@ def _check(options: argparse.Namespace) -> int:
         results = inspect_preferences(options.file, limits, options.annotator)
     else:
         selection = Selection(options.text, options.label, options.annotator, options.collected_at)
-        results = inspect_file(options.file, selection, limits, against)
+        results = inspect_file(options.file, selection, limits, against, now=datetime.now(UTC))
     if options.out is not None:
         from pedigree.findings import write_findings
 
@@ -338,7 +338,9 @@ def _drill(options: argparse.Namespace) -> int:
         raise PedigreeError(
             f"--rows {options.rows!r}: expected whole numbers, as in 10,20,50."
         ) from None
-    result, verdict = drill_training_snapshot(_open(options), options.attack, rows, options.seeds)
+    result, verdict = drill_training_snapshot(
+        _open(options), options.attack, rows, options.seeds, datetime.now(UTC)
+    )
     if options.plot is not None:
         from pedigree.files import write_atomically
 

@@ -8,7 +8,7 @@ Attacks are planted in copies in memory; the snapshot is opened, verified and no
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import cast
 
 from pedigree.errors import EvidenceMissing
@@ -23,7 +23,11 @@ from pedigree.snapshots import open_snapshot
 
 
 def drill_training_snapshot(
-    project: Project, attacks: Sequence[str] | None, rows: Sequence[int], seeds: int
+    project: Project,
+    attacks: Sequence[str] | None,
+    rows: Sequence[int],
+    seeds: int,
+    now: datetime,
 ) -> tuple[DrillResult, CheckResult]:
     """Drill the checks of the policy on the newest training snapshot; sign and return the verdict.
 
@@ -32,6 +36,7 @@ def drill_training_snapshot(
         attacks: names of known attacks; all of them where not given.
         rows: numbers of rows to plant.
         seeds: drills for each attack and number.
+        now: when, for the verdict.
 
     Raises:
         EvidenceMissing: there is no training snapshot.
@@ -52,5 +57,5 @@ def drill_training_snapshot(
 
     result = run_drill(texts, labels, judge, attacks or list(ATTACKS), rows, seeds, seed=0)
     verdict = result.judge_floors(limits.detection_floor)
-    record_verdict(store, digest, verdict, policy, datetime.now(UTC))
+    record_verdict(store, digest, verdict, policy, now)
     return result, verdict

@@ -9,7 +9,7 @@ Thresholds are the policy's defaults; nothing of the project is written.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -59,7 +59,7 @@ def inspect_file(
         selection: its columns.
         limits: thresholds.
         against: the index of a snapshot whose texts the file must not repeat.
-        now: what times of collection are compared with; the clock's time where not given.
+        now: what times of collection are compared with; without it they are not judged.
 
     Raises:
         PedigreeError: the file cannot be read, or a column is missing.
@@ -89,7 +89,7 @@ def _judge_times(
 
     known = [None if time is None else datetime.fromisoformat(time) for time in times]
     sources = [where] * len(times)
-    return find_young_rows(sources, known, now or datetime.now(UTC), limits.source_shift)
+    return find_young_rows(sources, known, now, limits.source_shift)
 
 
 def inspect_rows(

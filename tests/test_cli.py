@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from pedigree.evidence.store import open_store
 from pedigree.project import Project
 from tests.conftest import declare_source, review_rows, run, write_csv
 
@@ -344,11 +345,11 @@ def test_a_run_writes_the_digest_files_that_dvc_stages_declare(trained_copy: Pro
 
 
 def test_a_drill_plants_attacks_in_a_copy_and_says_what_would_be_seen(
-    trained: Project, tmp_path: Path
+    trained_copy: Project, tmp_path: Path
 ) -> None:
     plot = tmp_path / "drill.png"
     code, out, error = _pedigree(
-        trained.root,
+        trained_copy.root,
         "drill",
         "--attack",
         "zero_width",
@@ -362,6 +363,11 @@ def test_a_drill_plants_attacks_in_a_copy_and_says_what_would_be_seen(
     (cell,) = json.loads(out)["cells"]
     assert (cell["attack"], cell["planted_rows"], cell["alarm_rate"]) == ("zero_width", 12, 1.0)
     assert plot.read_bytes().startswith(b"\x89PNG")
-    code, _, error = _pedigree(trained.root, "drill", "--attack", "nonsense")
+    (snapshot,) = (trained_copy.snapshots("training")).glob("[0-9a-f]" * 64)
+    store = open_store(trained_copy, trained_copy.policy())
+    verdicts = [one.predicate for one in store.about(f"sha256:{snapshot.name}", "verdict")[0]]
+    (floor,) = [one for one in verdicts if "detection_floor" in one["passedTests"]]
+    assert floor["counts"]["observed_floors"] == {"zero_width": 12}
+    code, _, error = _pedigree(trained_copy.root, "drill", "--attack", "nonsense")
     assert code == 2
     assert "No attack is called 'nonsense'" in error

@@ -2,6 +2,8 @@
 
 import csv
 import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,7 +32,7 @@ POISONED = [
         for key, text, label in ROWS[:8]
     ],
 ]
-Rows = list[tuple[str, str, str]]
+Rows = Sequence[tuple[str, ...]]
 NAMES = ("id", "text", "label")
 
 
@@ -117,6 +119,19 @@ def test_hidden_characters_and_annotators_are_looked_at(tmp_path: Path) -> None:
     results = by_name(inspect_file(path, Selection(annotator="id"), LIMITS))
     assert not results["hidden_text"].passed
     assert "annotator_manipulation" in results
+
+
+def test_rows_that_are_too_young_are_named(tmp_path: Path) -> None:
+    now = datetime(2026, 6, 1, tzinfo=UTC)
+    times = [(now - timedelta(days=i)).isoformat() for i in range(len(ROWS))]
+    rows = [(*row, at) for row, at in zip(ROWS, times, strict=True)]
+    path = write(tmp_path / "a.csv", rows, (*NAMES, "at"))
+    selection = Selection(collected_at="at")
+    result = by_name(inspect_file(path, selection, LIMITS, now=now))["quarantine_window"]
+    assert [finding.row for finding in result.findings] == list(range(7))
+    path.write_text(path.read_text().replace("+00:00", ""))
+    with pytest.raises(PedigreeError, match=r"a\.csv has the time .*it has no time zone"):
+        inspect_file(path, selection, LIMITS, now=now)
 
 
 def test_instruction_data_has_checks_of_its_own(tmp_path: Path) -> None:
