@@ -1,0 +1,174 @@
+"""Configurations of models and tokenizers: plain values, no code, no templates that reach out.
+
+    {"auto_map": {"AutoModel": "modeling_x.XModel"}}    rejected: it names code to be run
+
+A key or value that makes a library import something is rejected wherever it stands. Files whose
+form is known (`config.json`, an index of shards, SentenceTransformers' modules) have a schema.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pedigree.admission.content import recognise_text
+from pedigree.admission.strict_json import parse_json
+from pedigree.admission.templates import judge_template
+from pedigree.admission.texts import judge_text
+from pedigree.admission.verdict import Report, Unreadable, show
+
+_CODE_KEYS = frozenset(
+    "auto_map custom_pipelines trust_remote_code code_revision remote_code custom_code py/object "
+    "py/reduce py/type __class__ __reduce__ __module__ _target_ _partial_ custom_objects "
+    "registered_name pickle pickled marshal module_class code_paths loader_module".split()
+)
+_TRUE_ONLY = frozenset(["trust_remote_code", "registered_name"])
+_TEMPLATE_KEYS = re.compile(r"(^|[._])(chat_)?template(s|_\w+)?$|jinja", re.I)
+_LOOKS_TEMPLATED = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
+_SHARD = re.compile(r"[\w.-]+\.safetensors\Z")
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w{0,99}\Z")
+_VOCABULARY_KEYS = frozenset(
+    "vocab merges added_tokens_decoder added_tokens_encoder additional_special_tokens "
+    "added_tokens extra_special_tokens bad_words_ids id2label label2id".split()
+)
+_MAX_TEXTS = 500_000
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "architectures": (list, type(None)),
+    "model_type": str,
+    "hidden_size": int,
+    "vocab_size": int,
+    "num_hidden_layers": int,
+    "num_attention_heads": int,
+    "intermediate_size": int,
+    "max_position_embeddings": int,
+    "torch_dtype": (str, type(None)),
+    "dtype": (str, type(None)),
+    "transformers_version": (str, type(None)),
+    "id2label": dict,
+    "label2id": dict,
+}
+
+
+def judge_json(text: str, name: str, where: str, report: Report) -> Any:
+    """Judge a JSON file by its name and its values; return the value, or None if it is broken."""
+    try:
+        value = parse_json(text)
+        judge_values(value, where, report)
+        _judge_form(value, name, where, report)
+    except Unreadable as error:
+        report.reject(where, "json", f"{error}.")
+        return None
+    return value
+
+
+def _judge_form(value: Any, name: str, where: str, report: Report) -> None:
+    if name.endswith("config.json") and not isinstance(value, dict):
+        raise Unreadable("a configuration is an object, and this is none")
+    if name == "config.json":
+        _judge_model_config(value, where, report)
+    elif name.endswith(".safetensors.index.json"):
+        shards_of(value)
+    elif name == "modules.json":
+        _judge_modules(value, where, report)
+
+
+def _judge_model_config(value: dict[str, Any], where: str, report: Report) -> None:
+    for key, expected in _TYPES.items():
+        found = value.get(key)
+        if key in value and (not isinstance(found, expected) or isinstance(found, bool)):
+            report.reject(
+                where, "config_schema", f"{key!r} is {show(repr(found), 60)}: it has another type in "
+                "every known model.",
+            )  # fmt: skip
+    names = [value.get("model_type"), *(value.get("architectures") or [])]
+    for item in names:
+        plain = isinstance(item, str) and re.fullmatch(r"[A-Za-z0-9_.\-]{1,100}", item)
+        if item is not None and not plain:
+            report.reject(where, "config_schema", f"{show(repr(item), 60)} is no name of a model.")
+
+
+def _judge_modules(value: Any, where: str, report: Report) -> None:
+    for module in value if isinstance(value, list) else [value]:
+        kind = module.get("type") if isinstance(module, dict) else None
+        if not isinstance(kind, str) or not kind.startswith("sentence_transformers."):
+            report.reject(
+                where, "auto_map", f"it loads the class {show(repr(kind), 80)} by name: only those of "
+                "sentence_transformers itself are allowed.",
+            )  # fmt: skip
+
+
+def shards_of(value: Any) -> set[str]:
+    """Return the files that an index of shards names.
+
+    Raises:
+        Unreadable: it is no such index, or it names something outside its folder.
+    """
+    weight_map = value.get("weight_map") if isinstance(value, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise Unreadable("an index of shards has a weight_map, and this one has none")
+    shards = set(map(str, weight_map.values()))
+    for shard in shards:
+        if not _SHARD.match(shard) or ".." in shard:
+            raise Unreadable(
+                f"it names the shard {show(shard)!r}: expected a safetensors file beside it"
+            )
+    return shards
+
+
+def judge_values(value: Any, where: str, report: Report) -> None:
+    """Judge every key and text of a parsed configuration."""
+    for count, (key, item, vocabulary) in enumerate(_texts(value)):
+        if count > _MAX_TEXTS:
+            report.quarantine(
+                where, "text_too_long", f"it has more than {_MAX_TEXTS} values: not all looked at."
+            )
+            return
+        if key in _CODE_KEYS and item not in (None, False, "", [], {}):
+            report.reject(
+                where, "auto_map", f"{show(key)!r} makes the loader import code that comes with the "
+                f"model ({show(repr(item), 80)}).",
+            )  # fmt: skip
+        if not isinstance(item, str) or vocabulary:
+            continue
+        templated = _TEMPLATE_KEYS.search(key) is not None
+        if templated or _LOOKS_TEMPLATED.search(item):
+            judge_template(item, key, where, report, sure=templated)
+        if not templated:
+            judge_text(item, key, where, report)
+
+
+def _texts(value: Any) -> Iterator[tuple[str, Any, bool]]:
+    """Yield (key, value, whether it is of a vocabulary) for all that a configuration holds.
+
+    Tokens of a vocabulary may be any text: they are never shown, formatted or run.
+    """
+    waiting: list[tuple[str, Any, bool]] = [("", value, False)]
+    while waiting:
+        key, item, vocabulary = waiting.pop()
+        if isinstance(item, dict):
+            if key:
+                yield key, item, vocabulary
+            named = item.get("name") if set(item) == {"name", "template"} else None
+            for name, inner in item.items():
+                if not name.isprintable() and not vocabulary and name not in _VOCABULARY_KEYS:
+                    raise Unreadable(f"the name {show(name)!r} has control characters")
+                label = (
+                    f"chat_template.{named}" if named is not None and name == "template" else name
+                )
+                inside = vocabulary or (name in _VOCABULARY_KEYS and not isinstance(inner, str))
+                if key == "chat_template" and isinstance(inner, str):
+                    label = f"chat_template.{name}" if name != "template" else label
+                if key == "chat_template" and name == "name":
+                    label = "name"
+                waiting.append((label, inner, inside))
+        elif isinstance(item, list):
+            if key in _CODE_KEYS:
+                yield key, item, vocabulary
+            waiting += [(key, inner, vocabulary) for inner in item]
+        else:
+            yield key, item, vocabulary
+
+
+def judge_loose_text(text: str, where: str, report: Report) -> None:
+    """Judge a text that is no JSON: as a template if it has the marks of one."""
+    if recognise_text(text) == "template":
+        judge_template(text, "template", where, report)
