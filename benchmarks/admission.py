@@ -42,7 +42,9 @@ def compare(folder: Path, manifest: Path, misses: bool) -> None:
     """Print a line a format and label: what became of the files."""
     with manifest.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    peers = {name: find() for name, find in {"picklescan": _picklescan, "fickling": _fickling}.items()}
+    peers = {
+        name: find() for name, find in {"picklescan": _picklescan, "fickling": _fickling}.items()
+    }
     table: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     began = time.perf_counter()
     for row in rows:
@@ -131,7 +133,8 @@ def measure_speed(megabytes: int) -> None:
             scanning.append(_time(lambda: scan_path(path, store)))
         after = resource.getrusage(resource.RUSAGE_SELF)
         processor = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 3
-        print(f"{size / 1e6:.0f} MB: read and sha256 {hashing:.2f} s; admission {min(scanning):.2f} s "
+        print(f"{size / 1e6:.0f} MB: read and sha256 {hashing:.2f} s; "
+              f"admission {min(scanning):.2f} s "
               f"({min(scanning) / hashing:.2f} x, {size / 1e6 / min(scanning):.0f} MB/s, "
               f"{processor:.2f} CPU-seconds)")  # fmt: skip
 

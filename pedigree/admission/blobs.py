@@ -117,7 +117,7 @@ def expand(pieces: Iterator[bytes], compressed: int, report: Report) -> Blob:
     """
     limits = report.limits
     size = 0
-    file = tempfile.SpooledTemporaryFile(max_size=limits.in_memory // 4)  # noqa: SIM115: kept
+    file = tempfile.SpooledTemporaryFile(max_size=limits.in_memory // 4)  # noqa: SIM115
     for piece in pieces:
         size += len(piece)
         report.spend_expanded(len(piece))

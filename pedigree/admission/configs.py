@@ -14,21 +14,21 @@ from pedigree.admission.content import recognise_text
 from pedigree.admission.strict_json import parse_json
 from pedigree.admission.templates import judge_template
 from pedigree.admission.texts import judge_text
-from pedigree.admission.verdict import Report, Unreadable, show
+from pedigree.admission.verdict import Report, Unreadable, show, words
 
-_CODE_KEYS = frozenset(
+_CODE_KEYS = words(
     "auto_map custom_pipelines trust_remote_code code_revision remote_code custom_code py/object "
     "py/reduce py/type __class__ __reduce__ __module__ _target_ _partial_ custom_objects "
-    "registered_name pickle pickled marshal module_class code_paths loader_module".split()
+    "registered_name pickle pickled marshal module_class code_paths loader_module"
 )
 _TRUE_ONLY = frozenset(["trust_remote_code", "registered_name"])
 _TEMPLATE_KEYS = re.compile(r"(^|[._])(chat_)?template(s|_\w+)?$|jinja", re.I)
 _LOOKS_TEMPLATED = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _SHARD = re.compile(r"[\w.-]+\.safetensors\Z")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w{0,99}\Z")
-_VOCABULARY_KEYS = frozenset(
+_VOCABULARY_KEYS = words(
     "vocab merges added_tokens_decoder added_tokens_encoder additional_special_tokens "
-    "added_tokens extra_special_tokens bad_words_ids id2label label2id".split()
+    "added_tokens extra_special_tokens bad_words_ids id2label label2id"
 )
 _MAX_TEXTS = 500_000
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -76,9 +76,10 @@ def _judge_model_config(value: dict[str, Any], where: str, report: Report) -> No
         found = value.get(key)
         if key in value and (not isinstance(found, expected) or isinstance(found, bool)):
             report.reject(
-                where, "config_schema", f"{key!r} is {show(repr(found), 60)}: it has another type in "
-                "every known model.",
-            )  # fmt: skip
+                where,
+                "config_schema",
+                f"{key!r} is {show(repr(found), 60)}: it has another type in every known model.",
+            )
     names = [value.get("model_type"), *(value.get("architectures") or [])]
     for item in names:
         plain = isinstance(item, str) and re.fullmatch(r"[A-Za-z0-9_.\-]{1,100}", item)
@@ -91,9 +92,11 @@ def _judge_modules(value: Any, where: str, report: Report) -> None:
         kind = module.get("type") if isinstance(module, dict) else None
         if not isinstance(kind, str) or not kind.startswith("sentence_transformers."):
             report.reject(
-                where, "auto_map", f"it loads the class {show(repr(kind), 80)} by name: only those of "
+                where,
+                "auto_map",
+                f"it loads the class {show(repr(kind), 80)} by name: only those of "
                 "sentence_transformers itself are allowed.",
-            )  # fmt: skip
+            )
 
 
 def shards_of(value: Any) -> set[str]:
@@ -124,9 +127,11 @@ def judge_values(value: Any, where: str, report: Report) -> None:
             return
         if key in _CODE_KEYS and item not in (None, False, "", [], {}):
             report.reject(
-                where, "auto_map", f"{show(key)!r} makes the loader import code that comes with the "
+                where,
+                "auto_map",
+                f"{show(key)!r} makes the loader import code that comes with the "
                 f"model ({show(repr(item), 80)}).",
-            )  # fmt: skip
+            )
         if not isinstance(item, str) or vocabulary:
             continue
         templated = _TEMPLATE_KEYS.search(key) is not None

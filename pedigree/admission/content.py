@@ -57,7 +57,8 @@ _CENTRAL = b"PK\x01\x02"
 _ZIP_TAIL = 65_557  # the longest comment, and the record before it
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 _SCRIPT = re.compile(
-    rb"\A(\xef\xbb\xbf)?\s*(#!|<\?php|<script\b|<!doctype html|<html\b|@echo off|import\s+\w+(\.\w+)*\s*(as\s+\w+\s*)?[\n;,]"
+    rb"\A(\xef\xbb\xbf)?\s*(#!|<\?php|<script\b|<!doctype html|<html\b|@echo off"
+    rb"|import\s+\w+(\.\w+)*\s*(as\s+\w+\s*)?[\n;,]"
     rb"|from\s+[\w.]+\s+import\s|def\s+\w+\s*\(.*\)\s*(->.*)?:|class\s+\w+\s*(\(.*\))?:\s*\n)",
     re.IGNORECASE,
 )
@@ -159,7 +160,7 @@ def _has_safetensors_header(head: bytes, size: int, name: str) -> bool:
     (length,) = struct.unpack("<Q", head[:8])
     begins = head[8:].lstrip(b" \t\r\n")[:1] == b"{"
     # A length beyond the file is a broken header and not another format: JSON follows it.
-    return begins and 0 < length and (length <= size - 8 or head[8:10] in (b'{"', b"{}"))
+    return begins and length > 0 and (length <= size - 8 or head[8:10] in (b'{"', b"{}"))
 
 
 def _is_old_tar(head: bytes) -> bool:

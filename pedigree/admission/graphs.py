@@ -68,10 +68,9 @@ def _walk_onnx(blob: Blob, kind: str, depth: int, found: dict[str, set[str]]) ->
         domain = _text(fields, 1, blob)
         if domain not in _STANDARD_DOMAINS:
             found["operators"].add(f"domain {domain}")
-    elif kind == "tensor":
+    elif kind == "tensor" and any(f.number == 13 or (f.number == 14 and f.value) for f in fields):
         # data_location (14) 1 is EXTERNAL; external_data (13) names the file.
-        if any(f.number == 13 or (f.number == 14 and f.value) for f in fields):
-            found["external"].add(_text(fields, 8, blob) or "a tensor without a name")
+        found["external"].add(_text(fields, 8, blob) or "a tensor without a name")
     for field in fields:
         inner = _ONNX[kind].get(field.number)
         if inner is not None:
@@ -98,14 +97,17 @@ def judge_tensorflow(blob: Blob, where: str, report: Report) -> None:
         found.update(match.decode() for match in _REACHING_OUT.findall(chunk))
     if found:
         report.reject(
-            where, "tensorflow_operators",
+            where,
+            "tensorflow_operators",
             f"its graph reaches outside itself: {', '.join(sorted(found))}.",
-        )  # fmt: skip
+        )
         return
     report.quarantine(
-        where, "tensorflow", "a TensorFlow graph is a program and no allowed format; no operator was "
+        where,
+        "tensorflow",
+        "a TensorFlow graph is a program and no allowed format; no operator was "
         "found that reaches outside it.",
-    )  # fmt: skip
+    )
 
 
 def judge_hdf5(blob: Blob, where: str, report: Report) -> None:
@@ -122,6 +124,8 @@ def judge_hdf5(blob: Blob, where: str, report: Report) -> None:
         )
         return
     report.quarantine(
-        where, "hdf5", "HDF5 is no allowed format, and what it holds could not be looked at in full; "
+        where,
+        "hdf5",
+        "HDF5 is no allowed format, and what it holds could not be looked at in full; "
         "no Lambda layer was found in plain sight.",
-    )  # fmt: skip
+    )

@@ -16,6 +16,8 @@ import sys
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from pedigree.admission.verdict import words
+
 Verdict: TypeAlias = Literal["allowed", "unknown", "dangerous"]
 
 
@@ -95,21 +97,21 @@ ALLOWED: frozenset[str] = frozenset(
 ) - {"torch.storage._load_from_bytes"}  # it loads a pickle within the pickle
 
 # Gone from newer Pythons, or of other platforms; a pickle may name them all the same.
-_OLD_STANDARD = frozenset(
+_OLD_STANDARD = words(
     "distutils lib2to3 asyncore asynchat imp httplib commands urllib2 urlparse popen2 posix nt "
     "ce os2 java thread dummy_thread ihooks user new compiler sets smtpd tkinter Tkinter "
     "__builtin__ __builtins__ cPickle copy_reg StringIO cStringIO exceptions cgi crypt nis pipes "
     "spwd telnetlib uu xdrlib aifc audioop chunk imghdr mailcap msilib nntplib ossaudiodev sndhdr "
     "sunau cgitb test _testcapi _pyrepl idlelib turtledemo ensurepip execfile whichdb dbhash "
-    "anydbm dumbdbm gdbm BaseHTTPServer SimpleHTTPServer SocketServer xmlrpclib".split()
+    "anydbm dumbdbm gdbm BaseHTTPServer SimpleHTTPServer SocketServer xmlrpclib"
 )
 _STANDARD = frozenset(sys.stdlib_module_names) | _OLD_STANDARD
 # Exact by its parts: these modules of well-known packages run, compile, load or fetch.
-_DANGEROUS_MODULES = frozenset(
-    """
+_DANGEROUS_MODULES = words("""
     numpy.f2py numpy.distutils numpy.testing numpy.lib.npyio numpy.ctypeslib numpy.compat
     numpy.core._internal scipy.weave scipy.io torch.utils.bottleneck torch.utils.collect_env
-    torch.utils.cpp_extension torch.utils.hipify torch.utils.data.datapipes torch.utils._config_module
+    torch.utils.cpp_extension torch.utils.hipify torch.utils.data.datapipes
+    torch.utils._config_module
     torch.utils.model_dump torch.utils.show_pickle torch.utils.model_zoo torch.utils.benchmark
     torch.utils.tensorboard torch.utils.mobile_optimizer torch._inductor torch._dynamo
     torch._functorch torch._export torch._higher_order_ops torch._library torch._ops torch._lobpcg
@@ -130,18 +132,19 @@ _DANGEROUS_MODULES = frozenset(
     psutil docker git dulwich click fire celery ray dask distributed numba llvmlite cython Cython
     pythonwin win32api win32com pywin32 jpype py4j execnet huggingface_hub wandb mlflow bentoml
     streamlit gradio yaml ruamel shellingham pyarrow.fs
-    """.split()
-)
+    """)
 # What packages of data science call the functions that put an object together again.
 _RECONSTRUCTOR = re.compile(
     r"(__pyx_unpickle_\w+|_+(re)?(construct|build|create|restore|unpickle|new|make)_?\w*|newObj|\w+_ctor|"
     r"_from_\w+|_unserialize\w*|_set_state|__setstate\w*)\Z",
     re.IGNORECASE,
 )
-_DATA_PACKAGES = frozenset(
-    "numpy scipy pandas sklearn torch torchvision torchaudio transformers xgboost lightgbm catboost "
-    "statsmodels pyarrow sparse shapely geopandas spacy thinc gensim nltk PIL jax jaxlib flax haiku "
-    "optax tensorflow keras skops imblearn networkx polars".split()
+_DATA_PACKAGES = words(
+    "numpy scipy pandas sklearn torch torchvision torchaudio transformers xgboost lightgbm "
+    "catboost "
+    "statsmodels pyarrow sparse shapely geopandas spacy thinc gensim nltk PIL jax jaxlib flax "
+    "haiku "
+    "optax tensorflow keras skops imblearn networkx polars"
 )
 # The names of classes that are written in lower case.
 _LOWER_CASE_CLASS = re.compile(
@@ -157,6 +160,12 @@ def normalise(module: str, name: str) -> tuple[str, str]:
     if module == "__builtins__":
         return "builtins", name
     return _compat_pickle.IMPORT_MAPPING.get(module, module), name
+
+
+def is_standard(module: str) -> bool:
+    """Whether a module is of the standard library of some Python."""
+    root = normalise(module, "")[0].partition(".")[0]
+    return root in _STANDARD
 
 
 def judge_import(module: str, name: str, called: bool) -> Judged:
@@ -191,11 +200,11 @@ def judge_import(module: str, name: str, called: bool) -> Judged:
 
 
 # Parts of honest module paths that happen to be names in the standard library.
-_NO_MODULES = frozenset(
+_NO_MODULES = words(
     "array numbers random types string copy calendar statistics parser symbol token tokenize "
     "test queue select struct signal graphlib json dataclasses enum typing math cmath datetime "
     "secrets html xml email wave colorsys config time abc fractions decimal locale collections "
-    "new user sets operator".split()
+    "new user sets operator"
 )
 
 

@@ -12,10 +12,10 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pickletools import genops  # reads opcodes; it executes nothing
-from typing import Any
+from typing import IO, Any, cast
 
 from pedigree.admission.blobs import Blob
-from pedigree.admission.verdict import Report, TooMuch
+from pedigree.admission.verdict import Report, TooMuch, words
 
 # An honest object graph shares references; one that unfolds to this many items is a bomb.
 MAX_UNFOLDED = 10**12
@@ -138,13 +138,12 @@ def _run(
         stream.seek(at)
         machine.frame_end = None
         skip = None
-        for opcode, argument, position in genops(stream):
+        for opcode, argument, position in genops(cast(IO[bytes], stream)):
             walk.opcodes += 1
             report.spend_opcodes(1)
             end = stream.tell()
             walk.end = end
-            assert position is not None
-            machine.step(opcode.name, argument, position, end)
+            machine.step(opcode.name, argument, position or 0, end)
             if opcode.name == "STOP":
                 return
             if opcode.name == "BUILD" and array_after is not None:
@@ -294,7 +293,7 @@ class _Machine:
         self.push(_Made("call", (made, *parts), 1 + _weight(arguments)))
 
 
-_ALLOCATORS = frozenset("bytearray bytes ndarray _reconstruct array".split())
+_ALLOCATORS = words("bytearray bytes ndarray _reconstruct array")
 _RECONSTRUCTORS = frozenset({"copyreg._reconstructor", "copy_reg._reconstructor"})
 
 
@@ -347,10 +346,11 @@ def _constant(machine: _Machine, argument: Any, position: int) -> None:
     if isinstance(argument, str):
         encoding = "latin-1" if argument.isascii() or max(argument) < "\u0100" else "utf-8"
         argument = argument.encode(encoding, "replace")
-    if isinstance(argument, bytes | bytearray) and len(argument) >= 16:
-        if machine.kept + len(argument) <= _KEPT and _HIDING.match(argument):
-            machine.kept += len(argument)
-            machine.walk.constants.append((position, bytes(argument)))
+    if not isinstance(argument, bytes | bytearray) or len(argument) < 16:
+        return
+    if machine.kept + len(argument) <= _KEPT and _HIDING.match(argument):
+        machine.kept += len(argument)
+        machine.walk.constants.append((position, bytes(argument)))
 
 
 def _build(machine: _Machine, _argument: Any, position: int) -> None:
@@ -373,8 +373,9 @@ def _stop(machine: _Machine, _argument: Any, _position: int) -> None:
 
 
 def _frame(machine: _Machine, argument: Any, _position: int) -> None:
-    machine.frame_end = machine.walk.end + argument
-    if machine.frame_end > machine.size:
+    end = machine.walk.end + argument
+    machine.frame_end = end
+    if end > machine.size:
         raise Fault(f"byte {machine.walk.end}: a frame is longer than the file")
 
 
@@ -421,6 +422,10 @@ def _pop(machine: _Machine, _argument: Any, _position: int) -> None:
     machine.stack.pop()
 
 
+def _pop_mark(machine: _Machine, _argument: Any, _position: int) -> None:
+    machine.pop_to_mark()
+
+
 def _persistent(machine: _Machine, _argument: Any, _position: int) -> None:
     machine.push(_Made("persistent"))
 
@@ -450,9 +455,28 @@ def _set_one(machine: _Machine, _argument: Any, _position: int) -> None:
 _Handler = Callable[[_Machine, Any, int], None]
 _HANDLERS: dict[str, _Handler] = {
     **dict.fromkeys(
-        "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING "
-        "SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE SHORT_BINUNICODE "
-        "BINUNICODE BINUNICODE8".split(),
+        [
+            "INT",
+            "BININT",
+            "BININT1",
+            "BININT2",
+            "LONG",
+            "LONG1",
+            "LONG4",
+            "FLOAT",
+            "BINFLOAT",
+            "STRING",
+            "BINSTRING",
+            "SHORT_BINSTRING",
+            "BINBYTES",
+            "SHORT_BINBYTES",
+            "BINBYTES8",
+            "BYTEARRAY8",
+            "UNICODE",
+            "SHORT_BINUNICODE",
+            "BINUNICODE",
+            "BINUNICODE8",
+        ],
         _constant,
     ),
     **dict.fromkeys(["GET", "BINGET", "LONG_BINGET"], lambda m, a, _p: m.recall(int(a))),
@@ -481,7 +505,7 @@ _HANDLERS: dict[str, _Handler] = {
     "SETITEMS": lambda m, _a, _p: _set_items(m, m.pop_to_mark()),
     "MARK": lambda m, _a, _p: m.push(_MARK),
     "POP": _pop,
-    "POP_MARK": lambda m, _a, _p: None if m.pop_to_mark() is not None else None,
+    "POP_MARK": _pop_mark,
     "DUP": lambda m, _a, _p: m.push(m.top()),
     "GLOBAL": _global,
     "STACK_GLOBAL": _stack_global,

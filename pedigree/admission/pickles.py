@@ -9,6 +9,7 @@ be turned against its reader is rejected, naming the import.
 
 import base64
 import binascii
+import contextlib
 import math
 import re
 from collections.abc import Callable
@@ -16,14 +17,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pedigree.admission.blobs import Blob
-from pedigree.admission.imports import Judged, judge_import, normalise
-from pedigree.admission.machine import Walk, walk_pickle
+from pedigree.admission.imports import Judged, is_standard, judge_import, normalise
+from pedigree.admission.machine import Import, Walk, walk_pickle
 from pedigree.admission.verdict import Report, show
 
 # What PyTorch wrote first into its format before 1.6.
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PICKLES = 5
 _LISTED = 12
+_SEARCHED = 1000
+_PICKLE_HEAD = re.compile(rb"\x80[\x02-\x05][\x95c(}\]X\x8c]")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]{16,}={0,2}\s*\Z")
 _HEXADECIMAL = re.compile(rb"(?:[0-9a-fA-F]{2}){8,}\Z")
 _ITEM = re.compile(r"[|<>=]?([a-zA-Z])(\d*)\Z")
@@ -80,7 +83,24 @@ def acts_as_pickle(blob: Blob, report: Report) -> bool:
     sequence.take(walk)
     if walk.fault is None:
         return walk.opcodes > 2 and (bool(walk.imports) or walk.end == blob.size)
-    return bool(walk.called or walk.indirect) and bool(sequence.dangerous)
+    # It breaks, but what it imported first would have been imported. A text that only looks like
+    # an import names no module of the standard library, or calls nothing.
+    return any(is_standard(item.module) for item in walk.imports if _is_dangerous(item)) or (
+        bool(walk.called) and bool(sequence.dangerous)
+    )
+
+
+def _is_dangerous(item: Import) -> bool:
+    return judge_import(item.module, item.name, called=False).verdict == "dangerous"
+
+
+def search_for_pickles(blob: Blob, where: str, report: Report, judge_inner: JudgeInner) -> None:
+    """Judge what begins like a pickle anywhere within a file that could not be opened."""
+    data = blob.read(0, report.limits.in_memory)
+    for match in list(_PICKLE_HEAD.finditer(data))[:_SEARCHED]:
+        inner = blob.window(match.start())
+        if acts_as_pickle(inner, report):
+            judge_inner(inner, f"{where}!byte {match.start()}")
 
 
 def judge_pickles(blob: Blob, where: str, report: Report, judge_inner: JudgeInner) -> None:
@@ -217,8 +237,6 @@ def _decodings(data: bytes) -> list[bytes]:
     if _HEXADECIMAL.match(bare):
         found.append(binascii.unhexlify(bare))
     if _BASE64.match(bare):
-        try:
+        with contextlib.suppress(binascii.Error, ValueError):
             found.append(base64.b64decode(bare))
-        except (binascii.Error, ValueError):
-            pass
     return found

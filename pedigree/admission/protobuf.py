@@ -48,7 +48,7 @@ def read_fields(blob: Blob) -> Iterator[Field]:
         if not 0 < number < 1 << 29:
             raise Unreadable("a field without a number")
         value, size = 0, 0
-        if wire == VARINT or wire == BYTES:
+        if wire in (VARINT, BYTES):
             value, at = _varint(page, at)
         start = page_start + at
         if wire == BYTES:
@@ -85,9 +85,9 @@ def recognise(blob: Blob) -> str | None:
     shape = {(field.number, field.wire) for field in fields}
     if (7, BYTES) in shape and ((1, VARINT) in shape or (8, BYTES) in shape):
         return "onnx"
-    if shape == {(1, BYTES), (2, BYTES)} or shape >= {(1, BYTES), (2, BYTES), (3, BYTES)}:
-        if _is_piece(fields[0].blob(blob)):
-            return "sentencepiece"
+    pieces = shape == {(1, BYTES), (2, BYTES)} or shape >= {(1, BYTES), (2, BYTES), (3, BYTES)}
+    if pieces and _is_piece(fields[0].blob(blob)):
+        return "sentencepiece"
     if shape <= {(1, VARINT), (2, BYTES)} and (2, BYTES) in shape:
         return "tensorflow graph"
     if (

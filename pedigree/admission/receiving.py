@@ -12,7 +12,6 @@ import hashlib
 import os
 import stat
 import uuid
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +23,9 @@ from pedigree.files import PARTIAL, explain_disk_errors
 
 MAX_FILES = 20_000
 MAX_DEPTH = 16
-_CHUNK = 4 << 20
-_AHEAD = 3  # chunks that may wait to be hashed
+_CHUNK = 1 << 20
+_STEP = 16 << 20  # bytes that are copied before they are hashed
+_NO_KERNEL_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -140,9 +140,6 @@ def _take_file(name: str, parent: int | None, shown: str, taking: _Taking) -> No
         if not stat.S_ISREG(before.st_mode):
             taking.problem(shown, "special_file", "it is a device, pipe or socket: not opened.")
             return
-        if before.st_nlink > 1:
-            # Harmless by itself: the copy has no other name.
-            pass
         size, digest = _copy(handle, before.st_size, taking.store)
         after = os.fstat(handle)
         same = (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
@@ -176,27 +173,59 @@ def _note_unopened(shown: str, error: OSError, taking: _Taking) -> None:
 def _copy(handle: int, expected: int, store: Path) -> tuple[int, str]:
     """Copy an open file into the store; return its size in bytes and sha256 (hex).
 
-    Hashing takes as long as all the rest, so it has a thread of its own. No fsync: what is read
-    from the store later is compared with its digest.
+    What is hashed is the copy, as it grows: hashing takes as long as copying, so it has a thread
+    of its own. No fsync: what is read from the store later is compared with its digest.
     """
     partial = store / f"{PARTIAL}{uuid.uuid4().hex}"
-    sha256 = hashlib.sha256()
-    size = 0
+    target = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with partial.open("xb", buffering=0) as target, ThreadPoolExecutor(1) as hasher:
-            waiting: deque[Future[None]] = deque()
+        following = _FollowingDigest(target)
+        with ThreadPoolExecutor(1) as hasher:
+            waiting: list[Future[None]] = []
+            size = 0
             # One byte more than was there shows that it grows; a file that never ends is not read.
-            while size <= expected and (data := os.read(handle, min(_CHUNK, expected + 1 - size))):
-                waiting.append(hasher.submit(sha256.update, data))
-                if len(waiting) > _AHEAD:
-                    waiting.popleft().result()
-                target.write(data)
-                size += len(data)
+            while size <= expected:
+                count = _copy_some(handle, target, size, min(_STEP, expected + 1 - size))
+                if not count:
+                    break
+                waiting.append(hasher.submit(following.add, size, count))
+                size += count
             for pending in waiting:
                 pending.result()
-            os.fchmod(target.fileno(), 0o400)
-        digest = sha256.hexdigest()
+        os.fchmod(target, 0o400)
+        digest = following.sha256.hexdigest()
         partial.replace(store / digest)
         return size, digest
     finally:
+        os.close(target)
         partial.unlink(missing_ok=True)
+
+
+def _copy_some(source: int, target: int, offset: int, size: int) -> int:
+    """Copy at most `size` bytes at `offset`; 0 at the end. In the kernel, where it can."""
+    if hasattr(os, "copy_file_range"):
+        try:
+            return os.copy_file_range(source, target, size, offset, offset)
+        except OSError as error:
+            if error.errno not in _NO_KERNEL_COPY:
+                raise
+    return os.pwrite(target, os.pread(source, min(size, _CHUNK), offset), offset)
+
+
+class _FollowingDigest:
+    """The sha256 of a file that another thread writes, over the parts that are there."""
+
+    def __init__(self, handle: int) -> None:
+        self.sha256 = hashlib.sha256()
+        self._handle = handle
+        self._buffer = memoryview(bytearray(_CHUNK))
+
+    def add(self, offset: int, size: int) -> None:
+        end = offset + size
+        while offset < end:
+            part = self._buffer[: min(_CHUNK, end - offset)]
+            count = os.preadv(self._handle, [part], offset)
+            if not count:
+                raise OSError(errno.EIO, "the copy became shorter")
+            self.sha256.update(part[:count])
+            offset += count

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pedigree.admission.blobs import Blob
 from pedigree.admission.content import also_a_zip
@@ -114,7 +114,8 @@ def _read_tensor(name: str, entry: Any) -> _Tensor:
     bits = items * _BITS[dtype]
     if bits % 8 or offsets[1] - offsets[0] != bits // 8:
         raise Unreadable(
-            f"tensor {shown!r} needs {bits / 8:g} bytes by its shape and has {offsets[1] - offsets[0]}"
+            f"tensor {shown!r} needs {bits / 8:g} bytes by its shape and has "
+            f"{offsets[1] - offsets[0]}"
         )
     return _Tensor(name, dtype, offsets[0], offsets[1])
 
@@ -162,9 +163,11 @@ def _judge_names(tensors: list[_Tensor], where: str, report: Report) -> None:
         name = tensor.name
         if not name or len(name) > _MAX_NAME or not name.isprintable() or _BAD_NAME.search(name):
             report.reject(
-                where, "tensor_names", f"a tensor is named {show(name, 80)!r}: as a path or on a screen "
+                where,
+                "tensor_names",
+                f"a tensor is named {show(name, 80)!r}: as a path or on a screen "
                 "it is something else.",
-            )  # fmt: skip
+            )
             return
 
 
@@ -197,7 +200,7 @@ def _not_finite(data: Blob, pieces: list[tuple[str, str, int, int]]) -> list[str
     found: list[str] = []
     for name, dtype, begin, end in pieces:
         view, mask = _EXPONENTS[dtype]
-        if data.read_into(memoryview(buffer)[: end - begin], begin) != end - begin:
+        if data.read_into(memoryview(cast(Any, buffer))[: end - begin], begin) != end - begin:
             raise Unreadable("the file became shorter while it was read")
         bits = buffer[: end - begin].view(view)
         target = masked[: end - begin].view(view)

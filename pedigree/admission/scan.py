@@ -27,13 +27,18 @@ from pedigree.admission.content import also_a_zip, read_text, reads_as_code, rec
 from pedigree.admission.receiving import Received, receive
 from pedigree.admission.templates import judge_template
 from pedigree.admission.verdict import Limits, Report, Scan, ScannedFile, TooMuch, show
+from pedigree.digests import sha256_hex
 
 _COMPRESSED = frozenset(["gzip", "bzip2", "xz", "lzma", "zlib", "zfile"])
+_UNOPENED = (" archive", " stream")
 _RUNS = (" executable", "bytecode", "script")
 # Formats whose own readers know nothing of a zip behind them; archives are judged inside.
 _NO_ZIP = frozenset(
-    "npy onnx gguf hdf5 json template script text sentencepiece".split()
-    + ["tensorflow graph", "unknown data", "PNG image", "JPEG image", "GIF image", "PDF document"]
+    [
+        *("npy", "onnx", "gguf", "hdf5", "json", "template", "script", "text", "sentencepiece"),
+        *("tensorflow graph", "unknown data", "PNG image", "JPEG image", "GIF image"),
+        "PDF document",
+    ]
 )
 
 
@@ -80,6 +85,16 @@ def scan_received(received: Received, limits: Limits | None = None) -> Scan:
     return Scan(report.outcome, received.digest, findings, tuple(scanned), report.unlisted)
 
 
+def scan_bytes(data: bytes, name: str, limits: Limits | None = None) -> Scan:
+    """Judge bytes in memory as a single file of this name."""
+    report = Report(limits or Limits())
+    kind = _Scanner(report).judge_file(Blob(data), name, in_folder=False)
+    file = ScannedFile(show(name, 1000), kind, len(data), sha256_hex(data))
+    return Scan(
+        report.outcome, f"sha256:{file.sha256}", tuple(report.findings), (file,), report.unlisted
+    )
+
+
 class _Scanner:
     """Judges one file, and whatever is within it."""
 
@@ -100,15 +115,17 @@ class _Scanner:
                 self._judge_role(blob, kind, name, path, in_folder)
         except TooMuch as error:
             self.report.reject(
-                path, "too_much", f"{error}: this is a bomb, or too much to be judged; the rest was "
-                "not looked at.",
-            )  # fmt: skip
+                path,
+                "too_much",
+                f"{error}: this is a bomb, or too much to be judged; the rest was not looked at.",
+            )
         except Exception as error:
             # Whatever a hostile file may make of a parser, it is not clean.
             self.report.quarantine(
-                path, "scan_failed", f"the scan ended with {type(error).__name__}, so it was not looked "
-                "at in full.",
-            )  # fmt: skip
+                path,
+                "scan_failed",
+                f"the scan ended with {type(error).__name__}, so it was not looked at in full.",
+            )
         return kind
 
     def _judge(self, blob: Blob, kind: str, name: str, where: str, depth: int) -> None:
@@ -132,6 +149,8 @@ class _Scanner:
             arrays.judge_npy(blob, where, self.report, judge_member)
         else:
             self._judge_plain(blob, kind, name, where)
+        if kind.endswith(_UNOPENED):
+            pickles.search_for_pickles(blob, where, self.report, judge_member)
         if kind in _NO_ZIP and also_a_zip(blob):
             self.report.reject(
                 where, "polyglot", f"it is {kind} and a zip file as well: readers differ."
@@ -160,9 +179,10 @@ class _Scanner:
             self.report.reject(where, "executable", f"its content is a program ({kind}).")
         elif kind not in ("text", "sentencepiece"):
             self.report.quarantine(
-                where, "unknown_format", f"its content ({kind}) is no allowed format, and it was not "
-                "looked into.",
-            )  # fmt: skip
+                where,
+                "unknown_format",
+                f"its content ({kind}) is no allowed format, and it was not looked into.",
+            )
 
     def _judge_json(self, blob: Blob, name: str, where: str) -> None:
         text = read_text(blob, self.report)
@@ -191,12 +211,9 @@ class _Scanner:
         if blob.size == 0:
             return
         kind = recognise(blob, name, self.report)
-        if (
-            kind == "pickle"
-            and _is_storage(where)
-            and not pickles.acts_as_pickle(blob, self.report)
-        ):
-            return  # raw numbers of a checkpoint that happen to begin like a pickle
+        numbers = _is_storage(where) and kind in ("pickle", "unknown data", "zlib", "text")
+        if numbers and (kind != "pickle" or not pickles.acts_as_pickle(blob, self.report)):
+            return  # raw numbers of a checkpoint, whatever they begin like
         self._judge(blob, kind, name, where, depth)
 
     def _judge_constant(self, blob: Blob, where: str, depth: int) -> None:
@@ -209,7 +226,7 @@ class _Scanner:
             inner = _Scanner(
                 Report(self.report.limits, [], self.report.opcodes, self.report.expanded)
             )
-            inner._judge(blob, kind, "", where, depth)  # noqa: SLF001
+            inner._judge(blob, kind, "", where, depth)
             self.report.opcodes, self.report.expanded = inner.report.opcodes, inner.report.expanded
             # Bytes that only look like an archive are no finding.
             if not any(f.rule.endswith("_malformed") for f in inner.report.findings[:1]):

@@ -10,21 +10,23 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pedigree.admission.verdict import Report, show
+from pedigree.admission.verdict import Report, show, words
 
 if TYPE_CHECKING:
     from jinja2 import nodes
 
 _LONGEST = 200_000  # characters; the longest of published models have about 30,000
-_FUNCTIONS = frozenset("raise_exception strftime_now range namespace dict caller loop zip".split())
+_FUNCTIONS = words("raise_exception strftime_now range namespace dict caller loop zip")
 _METHODS = (
     frozenset(name for kind in (str, list, dict) for name in dir(kind) if not name.startswith("_"))
     - {"format_map", "translate", "maketrans", "encode"}
 ) | {"cycle", "changed", "isoformat", "strftime"}
-_DENIED_NAMES = frozenset(
-    "self cycler joiner lipsum request config url_for get_flashed_messages application session g app "
-    "os sys subprocess importlib builtins eval exec open compile getattr setattr globals locals vars "
-    "dir environ environment context self_ import modules popen system chr ord type object super".split()
+_DENIED_NAMES = words(
+    "self cycler joiner lipsum request config url_for get_flashed_messages application session "
+    "g app "
+    "os sys subprocess importlib builtins eval exec open compile getattr setattr globals locals "
+    "vars "
+    "dir environ environment context self_ import modules popen system chr ord type object super"
 )
 _DENIED_ATTRIBUTES = re.compile(
     r"_.*|mro|gi_\w+|cr_\w+|ag_\w+|tb_\w+|f_(globals|locals|builtins|code|back)|func_\w+|im_\w+"
@@ -32,8 +34,8 @@ _DENIED_ATTRIBUTES = re.compile(
     r"|getattribute|format_map|application"
 )
 _PRIVATE = re.compile(r"__\w+__|__(class|base|mro|import|builtins|globals|subclasses|init|dict)")
-_ATTRIBUTE_FILTERS = frozenset(
-    "map selectattr rejectattr groupby sort sum unique min max select reject".split()
+_ATTRIBUTE_FILTERS = words(
+    "map selectattr rejectattr groupby sort sum unique min max select reject"
 )
 _DENIED_FILTERS = frozenset(["attr", "xmlattr", "pprint", "random", "urlize", "forceescape"])
 _LARGE = 100_000
@@ -56,14 +58,16 @@ def judge_template(text: str, name: str, where: str, report: Report, sure: bool 
 
     if len(text) > _LONGEST:
         report.reject(
-            where, "template", f"the template {show(name)!r} has {len(text)} characters (at most "
-            f"{_LONGEST}).",
-        )  # fmt: skip
+            where,
+            "template",
+            f"the template {show(name)!r} has {len(text)} characters (at most {_LONGEST}).",
+        )
         return
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
         extensions=["jinja2.ext.loopcontrols", "jinja2.ext.do", _generation_tag()],
-    )  # fmt: skip
+    )
     try:
         tree = environment.parse(text)
     except (jinja2.TemplateError, RecursionError, MemoryError, ValueError, OverflowError) as error:
@@ -90,7 +94,7 @@ def _generation_tag() -> Any:
     from jinja2.ext import Extension
 
     class GenerationTag(Extension):
-        tags = {"generation"}  # noqa: RUF012: as Jinja wants it
+        tags = {"generation"}  # noqa: RUF012
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno
@@ -122,8 +126,8 @@ def _objections(tree: "nodes.Template") -> Iterator[str]:
             yield from _objections_to_call(node, macros)
         elif isinstance(node, nodes.Mul | nodes.Pow):
             yield from _objections_to_product(node)
-        elif isinstance(node, nodes.Const) and isinstance(node.value, str):
-            if _PRIVATE.search(node.value):
+        elif isinstance(node, nodes.Const) and _PRIVATE.search(str(node.value)):
+            if isinstance(node.value, str):
                 yield f"line {node.lineno} holds the name {show(node.value[:60])!r}"
 
 

@@ -8,7 +8,7 @@ honest, and a person has to look.
 import re
 from urllib.parse import urlsplit
 
-from pedigree.admission.verdict import Report, show
+from pedigree.admission.verdict import Report, show, words
 
 _CODE: list[tuple[str, re.Pattern[str]]] = [
     (
@@ -58,12 +58,13 @@ _CREDENTIAL = re.compile(
     r"\b(sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|AKIA[0-9A-Z]{16}|xox[abp]-[\w-]{10,})\b"
 )
 # Where models, papers and licences are published; an address there fetches or reports nothing.
-_KNOWN_HOSTS = frozenset(
-    "huggingface.co hf.co github.com githubusercontent.com gitlab.com arxiv.org doi.org aclanthology.org "
+_KNOWN_HOSTS = words(
+    "huggingface.co hf.co github.com githubusercontent.com gitlab.com arxiv.org doi.org "
+    "aclanthology.org "
     "openreview.net apache.org creativecommons.org opensource.org spdx.org gnu.org mit-license.org "
     "w3.org json-schema.org schema.org modelscope.cn civitai.com kaggle.com paperswithcode.com "
     "zenodo.org wikipedia.org pytorch.org tensorflow.org keras.io onnx.ai python.org sbert.net "
-    "openai.com meta.com google.com microsoft.com nvidia.com mistral.ai stability.ai qwenlm.ai".split()
+    "openai.com meta.com google.com microsoft.com nvidia.com mistral.ai stability.ai qwenlm.ai"
 )
 _DOCUMENTING = re.compile(
     r"(licen[cs]e|homepage|author|citation|paper|doi|reference|source|description|documentation"
@@ -110,7 +111,9 @@ def _judge_addresses(text: str, name: str, where: str, report: Report) -> None:
         documents = _DOCUMENTING.search(name) and parts is not None and parts.scheme == "https"
         if not known and not documents:
             report.quarantine(
-                where, "address", f"{show(name)!r} holds the address {show(address, 80)!r}, of a host "
+                where,
+                "address",
+                f"{show(name)!r} holds the address {show(address, 80)!r}, of a host "
                 "that does not publish models: a person has to look.",
-            )  # fmt: skip
+            )
             return

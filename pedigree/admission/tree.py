@@ -8,17 +8,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pedigree.admission.verdict import Report, show
+from pedigree.admission.verdict import Report, show, words
 from pedigree.digests import FileEntry
 
 _JSON = frozenset({"json"})
 _TEXT = frozenset({"text", "template", "json"})
-_JSON_NAMES = (
+_JSON_NAMES = words(
     "config generation_config tokenizer tokenizer_config special_tokens_map added_tokens vocab "
     "preprocessor_config processor_config image_processor_config video_preprocessor_config "
     "chat_template adapter_config modules sentence_bert_config config_sentence_transformers "
     "quantize_config quantization_config feature_extractor_config params"
-).split()
+)
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,10 @@ def judge_place(path: str, kind: str, report: Report) -> None:
     allowed = find_allowed(name)
     if allowed is None:
         report.reject(
-            path, "tree_extra", f"it is none of the files that a model may have (its content: {kind}): "
-            "leave it out.",
-        )  # fmt: skip
+            path,
+            "tree_extra",
+            f"it is none of the files that a model may have (its content: {kind}): leave it out.",
+        )
     elif kind not in allowed.kinds:
         expected = " or ".join(sorted(allowed.kinds))
         report.reject(

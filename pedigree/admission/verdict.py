@@ -170,6 +170,11 @@ def worst(outcomes: Iterable[Outcome]) -> Outcome:
     return "quarantined" if "quarantined" in found else "admitted"
 
 
+def words(text: str) -> frozenset[str]:
+    """Return the words of a list that is written as one text."""
+    return frozenset(text.split())
+
+
 def show(text: str, limit: int = _SHOWN) -> str:
     """Return a foreign string so that it can be printed: escaped, and cut at `limit`."""
     cut = text if len(text) <= limit else text[:limit] + "..."
