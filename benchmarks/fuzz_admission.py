@@ -108,7 +108,8 @@ def opcodes(rng: random.Random) -> bytes:
         if opcode.arg is None:
             continue
         word = rng.choice(words)
-        argument = {-1: word + b"\n", -2: b"\x02" + word[:2], -3: struct.pack("<I", len(word)) + word,
+        argument = {-1: word + b"\n",
+                    -2: b"\x02" + word[:2], -3: struct.pack("<I", len(word)) + word,
                     -4: b"\x01\x01", -5: struct.pack("<Q", len(word)) + word}  # fmt: skip
         if opcode.name in ("GLOBAL", "INST"):
             parts.append(word + b"\n" + rng.choice(words) + b"\n")

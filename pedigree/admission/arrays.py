@@ -52,6 +52,8 @@ def judge_npy(blob: Blob, where: str, report: Report, judge_member: JudgeMember)
 def _read_header(blob: Blob) -> tuple[int | None, int]:
     """Return the bytes of numbers that must follow (None: objects), and where they begin."""
     head = blob.read(0, 12)
+    if len(head) < 12:
+        raise Unreadable("it ends within its header")
     wide = head[6] >= 2
     (length,) = struct.unpack_from("<I" if wide else "<H", head, 8)
     start = 8 + (4 if wide else 2)

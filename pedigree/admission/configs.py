@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pedigree.admission.content import recognise_text
 from pedigree.admission.strict_json import parse_json
 from pedigree.admission.templates import judge_template
 from pedigree.admission.texts import judge_text
@@ -19,13 +18,11 @@ from pedigree.admission.verdict import Report, Unreadable, show, words
 _CODE_KEYS = words(
     "auto_map custom_pipelines trust_remote_code code_revision remote_code custom_code py/object "
     "py/reduce py/type __class__ __reduce__ __module__ _target_ _partial_ custom_objects "
-    "registered_name pickle pickled marshal module_class code_paths loader_module"
+    "registered_name module_class code_paths loader_module"
 )
-_TRUE_ONLY = frozenset(["trust_remote_code", "registered_name"])
 _TEMPLATE_KEYS = re.compile(r"(^|[._])(chat_)?template(s|_\w+)?$|jinja", re.I)
 _LOOKS_TEMPLATED = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _SHARD = re.compile(r"[\w.-]+\.safetensors\Z")
-_IDENTIFIER = re.compile(r"[A-Za-z_]\w{0,99}\Z")
 _VOCABULARY_KEYS = words(
     "vocab merges added_tokens_decoder added_tokens_encoder additional_special_tokens "
     "added_tokens extra_special_tokens bad_words_ids id2label label2id"
@@ -125,7 +122,8 @@ def judge_values(value: Any, where: str, report: Report) -> None:
                 where, "text_too_long", f"it has more than {_MAX_TEXTS} values: not all looked at."
             )
             return
-        if key in _CODE_KEYS and item not in (None, False, "", [], {}):
+        token = vocabulary and isinstance(item, int)  # a word of a vocabulary, and its number
+        if key in _CODE_KEYS and not token and item not in (None, False, "", [], {}):
             report.reject(
                 where,
                 "auto_map",
@@ -152,28 +150,16 @@ def _texts(value: Any) -> Iterator[tuple[str, Any, bool]]:
         if isinstance(item, dict):
             if key:
                 yield key, item, vocabulary
-            named = item.get("name") if set(item) == {"name", "template"} else None
             for name, inner in item.items():
                 if not name.isprintable() and not vocabulary and name not in _VOCABULARY_KEYS:
                     raise Unreadable(f"the name {show(name)!r} has control characters")
-                label = (
-                    f"chat_template.{named}" if named is not None and name == "template" else name
-                )
                 inside = vocabulary or (name in _VOCABULARY_KEYS and not isinstance(inner, str))
-                if key == "chat_template" and isinstance(inner, str):
-                    label = f"chat_template.{name}" if name != "template" else label
-                if key == "chat_template" and name == "name":
-                    label = "name"
-                waiting.append((label, inner, inside))
+                # Templates by name, or as a list of {name, template}: each is one.
+                named = key == "chat_template" and isinstance(inner, str) and name != "name"
+                waiting.append((key if named else name, inner, inside))
         elif isinstance(item, list):
             if key in _CODE_KEYS:
                 yield key, item, vocabulary
             waiting += [(key, inner, vocabulary) for inner in item]
         else:
             yield key, item, vocabulary
-
-
-def judge_loose_text(text: str, where: str, report: Report) -> None:
-    """Judge a text that is no JSON: as a template if it has the marks of one."""
-    if recognise_text(text) == "template":
-        judge_template(text, "template", where, report)

@@ -9,7 +9,8 @@ import struct
 from pedigree.admission import protobuf
 from pedigree.admission.blobs import Blob
 from pedigree.admission.pickles import is_pickle
-from pedigree.admission.verdict import Report
+from pedigree.admission.strict_json import parse_json
+from pedigree.admission.verdict import Report, Unreadable
 
 _MAGIC: list[tuple[int, bytes, str]] = [
     (0, b"PK\x03\x04", "zip"),
@@ -81,7 +82,8 @@ def recognise(blob: Blob, name: str, report: Report) -> str:
     if blob.size == 0:
         return "empty file"
     head = blob.read(0, 4096)
-    if _has_safetensors_header(head, blob.size, name):
+    promised = name.lower().endswith(".safetensors")
+    if promised or _has_safetensors_header(head, blob.size):
         return "safetensors"
     for offset, magic, kind in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
@@ -92,24 +94,26 @@ def recognise(blob: Blob, name: str, report: Report) -> str:
         return "Python bytecode"
     if _is_old_tar(head):
         return "tar"
-    return _recognise_structure(blob, head, report)
+    if head[8:10] in (b'{"', b"{}"):
+        return "safetensors"  # its header claims more than there is
+    return _recognise_structure(blob, head, name, report)
 
 
-def _recognise_structure(blob: Blob, head: bytes, report: Report) -> str:
+def _recognise_structure(blob: Blob, head: bytes, name: str, report: Report) -> str:
     if head[:2] in _ZLIB_HEADS:
         return "zlib"
     if is_pickle(blob, report):
         return "pickle"
     text = read_text(blob, report)
     if text is not None:
-        return recognise_text(text)
+        return recognise_text(text, name)
     return protobuf.recognise(blob) or "unknown data"
 
 
-def recognise_text(text: str) -> str:
-    """Return what a text is: json, template, script or text."""
+def recognise_text(text: str, name: str = "") -> str:
+    """Return what a text is: json, template, script or text; broken JSON only by its name."""
     data = text[:65536].encode("utf-8", "replace")
-    if text.lstrip("\ufeff \t\r\n")[:1] in ("{", "[") and not _starts_template(text):
+    if name.lower().endswith(".json") or _parses(text):
         return "json"
     if _SCRIPT.match(data):
         return "script"
@@ -147,20 +151,22 @@ def also_a_zip(blob: Blob) -> bool:
     return at >= 0 and tail.rfind(_CENTRAL, 0, at) >= 0
 
 
-def _starts_template(text: str) -> bool:
-    start = text.lstrip("\ufeff \t\r\n")[:2]
-    return start in ("{%", "{{", "{#")
+def _parses(text: str) -> bool:
+    if text.lstrip("\ufeff \t\r\n")[:1] not in ("{", "["):
+        return False
+    try:
+        parse_json(text.removeprefix("\ufeff"))
+    except Unreadable:
+        return False
+    return True
 
 
-def _has_safetensors_header(head: bytes, size: int, name: str) -> bool:
-    if name.lower().endswith(".safetensors"):
-        return True
+def _has_safetensors_header(head: bytes, size: int) -> bool:
     if len(head) < 9:
         return False
     (length,) = struct.unpack("<Q", head[:8])
     begins = head[8:].lstrip(b" \t\r\n")[:1] == b"{"
-    # A length beyond the file is a broken header and not another format: JSON follows it.
-    return begins and length > 0 and (length <= size - 8 or head[8:10] in (b'{"', b"{}"))
+    return begins and 0 < length <= size - 8
 
 
 def _is_old_tar(head: bytes) -> bool:

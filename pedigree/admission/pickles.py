@@ -71,7 +71,7 @@ def is_pickle(blob: Blob, report: Report) -> bool:
     breaks only after it has called what it should not.
     """
     head = blob.read(0, 2)
-    if len(head) == 2 and head[0] == 0x80 and head[1] <= 5:
+    if len(head) == 2 and head[0] == 0x80 and head[1] < 16:
         return True
     return acts_as_pickle(blob, report)
 

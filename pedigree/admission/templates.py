@@ -126,9 +126,12 @@ def _objections(tree: "nodes.Template") -> Iterator[str]:
             yield from _objections_to_call(node, macros)
         elif isinstance(node, nodes.Mul | nodes.Pow):
             yield from _objections_to_product(node)
-        elif isinstance(node, nodes.Const) and _PRIVATE.search(str(node.value)):
-            if isinstance(node.value, str):
-                yield f"line {node.lineno} holds the name {show(node.value[:60])!r}"
+        elif isinstance(node, nodes.Const) and _is_private(node.value):
+            yield f"line {node.lineno} holds the name {show(str(node.value)[:60])!r}"
+
+
+def _is_private(value: object) -> bool:
+    return isinstance(value, str) and _PRIVATE.search(value) is not None
 
 
 def _objections_to_loops(node: "nodes.Node", depth: int, within: set[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Small files of each format, made here; the hostile ones would touch a canary if they were loaded."""
+"""Small files of each format, made here; hostile ones would touch a canary if loaded."""
 
 import io
 import json
@@ -86,6 +86,8 @@ def model_folder(folder: Path) -> Path:
     (folder / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 2}))
     (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"{{": 0, "a": 1}}}))
     (folder / "vocab.txt").write_text("[PAD]\nimport\n")
-    (folder / "README.md").write_text("# A model\n\n```python\nimport os\ndef f():\n    pass\n```\n")
+    (folder / "README.md").write_text(
+        "# A model\n\n```python\nimport os\ndef f():\n    pass\n```\n"
+    )
     (folder / "LICENSE").write_text("Apache License\n")
     return folder

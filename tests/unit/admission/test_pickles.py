@@ -148,7 +148,11 @@ def test_archives_within_archives_are_judged_and_fifty_are_too_many(tmp_path: Pa
 
 
 def test_a_torch_checkpoint_and_torchscript_are_told_apart() -> None:
-    checkpoint = {"m/data.pkl": pickle.dumps({}, 2), "m/data/0": b"\x80\x02\xff\xff", "m/version": b"3"}
+    checkpoint = {
+        "m/data.pkl": pickle.dumps({}, 2),
+        "m/data/0": b"\x80\x02\xff\xff",
+        "m/version": b"3",
+    }
     outcome, reason = reasons(zip_bytes(checkpoint), "m.pt")
     assert outcome == "quarantined"
     assert "PyTorch checkpoint" in reason
@@ -231,10 +235,12 @@ def test_any_bytes_get_a_verdict_and_none_is_admitted_as_a_pickle(data: bytes) -
 
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(), inner, max_size=4)
-    | st.tuples(inner, inner)
-    | st.frozensets(st.integers()),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(), inner, max_size=4)
+        | st.tuples(inner, inner)
+        | st.frozensets(st.integers())
+    ),
     max_leaves=20,
 )
 
