@@ -163,9 +163,8 @@ def main() -> None:
                 print(problem, name, data[:200].hex(), flush=True)
         elif len(corpus) < 2000 and rng.random() < 0.002:
             corpus.append(data)
-    print(
-        f"{sum(counts.values())} inputs in {time.process_time():.0f} CPU-seconds; wrong: {dict(wrong)}"
-    )
+    total = sum(counts.values())
+    print(f"{total} inputs in {time.process_time():.0f} CPU-seconds; wrong: {dict(wrong)}")
     print(f"largest resident size {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB")
     for kind, count in counts.most_common(60):
         print(f"  {count:8} {kind}")

@@ -28,6 +28,7 @@ _VOCABULARY_KEYS = words(
     "added_tokens extra_special_tokens bad_words_ids id2label label2id"
 )
 _MAX_TEXTS = 500_000
+_OBJECTS = words("config.json generation_config.json tokenizer_config.json adapter_config.json")
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "architectures": (list, type(None)),
     "model_type": str,
@@ -58,7 +59,7 @@ def judge_json(text: str, name: str, where: str, report: Report) -> Any:
 
 
 def _judge_form(value: Any, name: str, where: str, report: Report) -> None:
-    if name.endswith("config.json") and not isinstance(value, dict):
+    if name in _OBJECTS and not isinstance(value, dict):
         raise Unreadable("a configuration is an object, and this is none")
     if name == "config.json":
         _judge_model_config(value, where, report)

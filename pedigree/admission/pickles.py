@@ -82,7 +82,8 @@ def acts_as_pickle(blob: Blob, report: Report) -> bool:
     sequence = _Sequence()
     sequence.take(walk)
     if walk.fault is None:
-        return walk.opcodes > 2 and (bool(walk.imports) or walk.end == blob.size)
+        whole = walk.end == blob.size or blob.read(0, 1) == b"\x80"
+        return walk.opcodes > 2 and (bool(walk.imports) or whole)
     # It breaks, but what it imported first would have been imported. A text that only looks like
     # an import names no module of the standard library, or calls nothing.
     return any(is_standard(item.module) for item in walk.imports if _is_dangerous(item)) or (

@@ -40,7 +40,7 @@ def test_harmless_pickles_are_quarantined_as_code_and_not_called_hostile(protoco
         ("os", "system"), ("posix", "system"), ("builtins", "eval"), ("__builtin__", "eval"),
         ("builtins", "getattr"), ("operator", "attrgetter"), ("functools", "partial"),
         ("pickle", "loads"), ("torch.hub", "load"), ("pip", "main"), ("torch", "load"),
-        ("numpy", "load"), ("torch.storage", "_load_from_bytes"), ("pandas", "read_pickle"),
+        ("numpy", "load"), ("pandas", "read_pickle"),
         ("logging", "FileHandler"), ("some_package.tools", "run"),
     ],
 )  # fmt: skip
@@ -86,6 +86,18 @@ def test_what_hides_in_a_constant_is_judged() -> None:
         for data in (raw, text, digits):
             outcome, reason = reasons(data)
             assert (outcome, "os.system" in reason) == ("rejected", True), content[:4]
+
+
+def test_a_pickled_tensor_is_quarantined_and_one_that_hides_code_rejected() -> None:
+    import torch
+
+    honest = pickle.dumps(torch.zeros(2))
+    assert reasons(honest)[0] == "quarantined"
+    inner = pickle.dumps(1, 2) + call("os", "system", "id", 2)
+    hiding = (
+        b"\x80\x03ctorch.storage\n_load_from_bytes\nC" + bytes([len(inner)]) + inner + b"\x85R."
+    )
+    assert "os.system" in reasons(hiding)[1]
 
 
 def test_a_second_pickle_after_the_first_is_judged() -> None:
