@@ -18,7 +18,8 @@ from typing import Any
 
 from pedigree.admission.blobs import Blob
 from pedigree.admission.imports import Judged, is_standard, judge_import, normalise
-from pedigree.admission.machine import Import, Walk, walk_pickle
+from pedigree.admission.machine import walk_pickle
+from pedigree.admission.pickle_state import Import, Walk
 from pedigree.admission.verdict import Report, show
 
 # What PyTorch wrote first into its format before 1.6.

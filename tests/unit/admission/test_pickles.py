@@ -132,6 +132,10 @@ def test_tuples_that_unfold_without_end_are_rejected() -> None:
     assert "unfold" in reasons(bomb)[1]
 
 
+def test_a_call_of_what_unfolds_without_end_is_judged_at_once() -> None:
+    assert reasons(b"\x80\x02K\x01" + b"2\x86" * 36 + b")R}b.")[0] == "rejected"
+
+
 def test_every_truncation_of_a_hostile_pickle_is_refused(tmp_path: Path) -> None:
     for protocol in (0, 2, 4):
         data = hostile(tmp_path / "canary", protocol)
