@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from pedigree.admission.content import is_templated
 from pedigree.admission.strict_json import parse_json
 from pedigree.admission.templates import judge_template
 from pedigree.admission.texts import judge_text
@@ -21,7 +22,6 @@ _CODE_KEYS = words(
     "registered_name module_class code_paths loader_module"
 )
 _TEMPLATE_KEYS = re.compile(r"(^|[._])(chat_)?template(s|_\w+)?$|jinja", re.I)
-_LOOKS_TEMPLATED = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _SHARD = re.compile(r"[\w.-]+\.safetensors\Z")
 _VOCABULARY_KEYS = words(
     "vocab merges added_tokens_decoder added_tokens_encoder additional_special_tokens "
@@ -117,7 +117,9 @@ def shards_of(value: Any) -> set[str]:
 
 def judge_values(value: Any, where: str, report: Report) -> None:
     """Judge every key and text of a parsed configuration."""
-    for count, (key, item, vocabulary) in enumerate(_texts(value)):
+    count = 0
+    for key, item, vocabulary in _texts(value):
+        count += not vocabulary
         if count > _MAX_TEXTS:
             report.quarantine(
                 where, "text_too_long", f"it has more than {_MAX_TEXTS} values: not all looked at."
@@ -134,7 +136,7 @@ def judge_values(value: Any, where: str, report: Report) -> None:
         if not isinstance(item, str) or vocabulary:
             continue
         templated = _TEMPLATE_KEYS.search(key) is not None
-        if templated or _LOOKS_TEMPLATED.search(item):
+        if templated or is_templated(item):
             judge_template(item, key, where, report, sure=templated)
         if not templated:
             judge_text(item, key, where, report)

@@ -60,15 +60,15 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 _SCRIPT = re.compile(
     rb"\A(\xef\xbb\xbf)?\s*(#!|<\?php|<script\b|<!doctype html|<html\b|@echo off"
     rb"|import\s+\w+(\.\w+)*\s*(as\s+\w+\s*)?[\n;,]"
-    rb"|from\s+[\w.]+\s+import\s|def\s+\w+\s*\(.*\)\s*(->.*)?:|class\s+\w+\s*(\(.*\))?:\s*\n)",
+    rb"|from\s+[\w.]+\s+import\s|def\s+\w+\s*\(.{0,500}\)\s*(->.{0,100})?:|class\s+\w+\s*(\(.*\))?:\s*\n)",
     re.IGNORECASE,
 )
 _PYTHON_BODY = re.compile(
-    rb"^(import\s+\w+(\.\w+)*\s*(as\s+\w+\s*)?$|from\s+[\w.]+\s+import\s+[\w(*]|def\s+\w+\(.*\).*:\s*$"
-    rb"|class\s+\w+(\(.*\))?:\s*$)",
+    rb"^(import\s+\w+(\.\w+)*\s*(as\s+\w+\s*)?$|from\s+[\w.]+\s+import\s+[\w(*]"
+    rb"|def\s+\w+\(.{0,200}:[ \t]*$"
+    rb"|class\s+\w+(\(.{0,200}\))?:[ \t]*$)",
     re.MULTILINE,
 )
-_JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
 
 def recognise(blob: Blob, name: str, report: Report) -> str:
@@ -117,14 +117,24 @@ def recognise_text(text: str, name: str = "") -> str:
         return "json"
     if _SCRIPT.match(data):
         return "script"
-    if _JINJA.search(text):
+    if is_templated(text):
         return "template"
     return "text"
 
 
+def is_templated(text: str) -> bool:
+    """Whether a text has a pair of Jinja's delimiters; in time linear in its length."""
+    for opening, closing in (("{{", "}}"), ("{%", "%}")):
+        at = text.find(opening)
+        if at >= 0 and text.find(closing, at + 2) >= 0:
+            return True
+    return False
+
+
 def reads_as_code(text: str) -> bool:
     """Whether a text has the lines of a Python module outside the fences of Markdown."""
-    plain = re.sub(r"^(```|~~~).*?^(```|~~~)", "", text, flags=re.DOTALL | re.MULTILINE)
+    parts = re.split(r"^(?:```|~~~)", text, flags=re.MULTILINE)
+    plain = "".join(parts[::2])  # every other part lies within a fence
     found = _PYTHON_BODY.findall(plain[:1_000_000].encode("utf-8", "replace"))
     return len(found) >= 2
 

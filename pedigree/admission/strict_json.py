@@ -19,9 +19,8 @@ def parse_json(text: str) -> Any:
     Raises:
         Unreadable: it is no JSON, or not the same to every reader; the message is a clause.
     """
-    _limit_depth(text)
     try:
-        return json.loads(
+        value = json.loads(
             text,
             object_pairs_hook=_pairs,
             parse_constant=_refuse_constant,
@@ -31,6 +30,8 @@ def parse_json(text: str) -> Any:
         raise Unreadable("it is nested too deep") from None
     except ValueError as error:
         raise Unreadable(f"it is no strict JSON: {show(str(error))}") from None
+    _limit_depth(value)
+    return value
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -52,23 +53,15 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-def _limit_depth(text: str) -> None:
-    depth, in_string, escaped = 0, False, False
-    if text.count("[") + text.count("{") <= _MAX_DEPTH:
-        return
-    for character in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                in_string = False
-        elif character == '"':
-            in_string = True
-        elif character in "[{":
-            depth += 1
-            if depth > _MAX_DEPTH:
-                raise Unreadable(f"it is nested more than {_MAX_DEPTH} deep")
-        elif character in "]}":
-            depth -= 1
+def _limit_depth(value: Any) -> None:
+    level: list[Any] = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return
+    raise Unreadable(f"it is nested more than {_MAX_DEPTH} deep")

@@ -36,10 +36,10 @@ _CODE: list[tuple[str, re.Pattern[str]]] = [
     (
         "a command for a shell",
         re.compile(
-            r"\brm\s+-[a-z]*[rf][a-z]*\s|\bchmod\s+(\+x|[0-7]{3,4})\b|\b(curl|wget)\s+(-\S+\s+)*\S*(://|\w\.\w)"
+            r"\brm\s+-[a-z]*[rf][a-z]*\s|\bchmod\s+(\+x|[0-7]{3,4})\b|\b(curl|wget)\s+(-\S{1,40}\s+){0,8}\S{0,200}?(://|\w\.\w)"
             r"|\|\s*(ba|z|da)?sh\b|/bin/(ba|z|da)?sh\b|\bnc\s+-[a-z]*[el]|\bbash\s+-[ci]\b|/dev/tcp/"
             r"|\bpowershell(\.exe)?\s+-|\bcmd(\.exe)?\s+/c\b|\bmkfifo\b|\bsudo\s+\w|/etc/(passwd|shadow)"
-            r"|\$\([a-z]+[^)]*\)|\bdd\s+if=|\bpython3?\s+-c\b|:\(\)\s*\{",
+            r"|\$\([a-z]{1,40}[^)]{0,200}\)|\bdd\s+if=|\bpython3?\s+-c\b|:\(\)\s*\{",
             re.I,
         ),
     ),
@@ -70,7 +70,7 @@ _DOCUMENTING = re.compile(
     r"(licen[cs]e|homepage|author|citation|paper|doi|reference|source|description|documentation"
     r"|publisher|organi[sz]ation|repository|dataset)", re.I
 )  # fmt: skip
-_LOOKED_AT = 1 << 20
+_LOOKED_AT = 100_000
 
 
 def judge_text(text: str, name: str, where: str, report: Report) -> None:

@@ -2,6 +2,7 @@ import json
 import os
 import socket
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,21 @@ def test_json_that_readers_understand_differently_is_rejected() -> None:
     long = '{"a":' + "9" * 5000 + "}"
     for text in ('{"a":1,"a":2}', '{"a":NaN}', "{} x", "[" * 100 + "]" * 100, long):
         assert scan_bytes(text.encode(), "config.json").outcome == "rejected", text[:20]
+
+
+def test_texts_made_to_keep_a_pattern_busy_end_soon() -> None:
+    began = time.process_time()
+    for piece in ("{", '"', "{{", "{% ", "<", "```\n", "$(a", "curl -a ", "def f()", "import "):
+        text = piece * (300_000 // len(piece))
+        for name, data in {"README.md": text, "config.json": json.dumps({"x": text})}.items():
+            scan_bytes(data.encode(), name)
+    assert time.process_time() - began < 20
+
+
+def test_a_vocabulary_may_be_large_and_hold_any_word() -> None:
+    words = {f"w{i}": i for i in range(200_000)} | {"auto_map": 1, "{{": 2, "__class__": 3}
+    data = json.dumps({"model": {"vocab": words, "merges": [["a", "b"]] * 200_000}}).encode()
+    assert scan_bytes(data, "tokenizer.json").findings == ()
 
 
 def test_onnx_gguf_and_others() -> None:
