@@ -122,6 +122,13 @@ def _build_parser() -> argparse.ArgumentParser:
     check.add_argument("--out", type=Path, metavar="FINDINGS.parquet")
     check.add_argument("--json", action="store_true")
     check.set_defaults(command=_check)
+
+    admit = commands.add_parser(
+        "admit", help="judge an outside model; runs nothing"
+    )
+    admit.add_argument("path", type=Path, metavar="PATH")
+    admit.add_argument("--json", action="store_true")
+    admit.set_defaults(command=_admit)
     return parser
 
 
@@ -326,6 +333,21 @@ def _check(options: argparse.Namespace) -> int:
     else:
         print(render_results(results))
     return 0 if all(result.passed for result in results) else 1
+
+
+def _admit(options: argparse.Namespace) -> int:
+    from pedigree.admission.scan import scan_path
+    from pedigree.rendering import render_table
+
+    scan = scan_path(options.path)
+    if options.json:
+        _print_json(scan.describe())
+    else:
+        print(f"{scan.outcome}  {scan.digest}  {options.path}")
+        lines = [[one.outcome, one.rule, one.file, one.reason] for one in scan.findings]
+        if lines:
+            print(render_table([["OUTCOME", "RULE", "FILE", "REASON"], *lines]))
+    return 0 if scan.outcome == "admitted" else 1
 
 
 def _drill(options: argparse.Namespace) -> int:

@@ -371,3 +371,21 @@ def test_a_drill_plants_attacks_in_a_copy_and_says_what_would_be_seen(
     code, _, error = _pedigree(trained_copy.root, "drill", "--attack", "nonsense")
     assert code == 2
     assert "No attack is called 'nonsense'" in error
+
+
+def test_an_outside_file_is_judged_and_not_run(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    evil = tmp_path / "model.bin"
+    evil.write_bytes(b"cos\nsystem\n(S'touch " + str(canary).encode() + b"'\ntR.")
+    code, out, _ = _pedigree(tmp_path, "admit", str(evil))
+    assert code == 1
+    assert out.startswith("rejected  sha256:")
+    assert "system" in out
+    assert not canary.exists()
+    fine = tmp_path / "config.json"
+    fine.write_text('{"model_type": "bert"}')
+    code, out, _ = _pedigree(tmp_path, "admit", str(fine), "--json")
+    assert (code, json.loads(out)["state"]) == (0, "admitted")
+    code, _, error = _pedigree(tmp_path, "admit", str(tmp_path / "nothing"))
+    assert code == 2
+    assert "nothing" in error
