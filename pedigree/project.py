@@ -71,6 +71,11 @@ class Project:
         return self.root / ".pedigree" / "evidence"
 
     @property
+    def ledger(self) -> Path:
+        """Where the chain of all statements lies."""
+        return self.root / ".pedigree" / "ledger"
+
+    @property
     def keys(self) -> Path:
         """Where development keys lie."""
         return self.root / ".pedigree" / "keys"

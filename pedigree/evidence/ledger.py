@@ -12,7 +12,7 @@ are::
     >>> ledger.append("ab…/verdict-cd….dsse.json", envelope, now).sequence
     1
 
-An append is: create the next entry, which only one writer can; create its copy under `listed`;
+An append is: create the next entry, which only one writer can; copy it to `listed`;
 replace the head. A writer that dies in between told nobody of its entry; the next one finds it
 behind the head, completes it and goes on. So what was acknowledged is never lost and nothing is
 listed twice. The cost of an append does not depend on how many entries there are.
@@ -127,8 +127,18 @@ class Ledger:
         return entry
 
     def list_statements(self, subject: str) -> list[str]:
-        """Return the names of all statements that were listed about a subject (64 hex digits)."""
-        return [one.removeprefix(f"{LISTED}/") for one in self.files.list(f"{LISTED}/{subject}")]
+        """Return the names of all statements that were listed about a subject (64 hex digits).
+
+        An empty `subject` stands for all of them.
+        """
+        folder = f"{LISTED}/{subject}".rstrip("/")
+        return [one.removeprefix(f"{LISTED}/") for one in self.files.list(folder)]
+
+    def is_empty(self) -> bool:
+        """Whether there is no ledger yet: no head and no entry."""
+        return not (self.files.list(ENTRIES) or self.files.list(LISTED)) and (
+            self.files.read(HEAD_FILE) is None
+        )
 
     def read_signed_head(self) -> Head | None:
         """Return what the head says, or None where there is no ledger yet.
@@ -189,7 +199,7 @@ class Ledger:
 
     def _found(self, key: Ed25519PrivateKey, time: str) -> Head:
         # The first head is signed before the first entry: entries without a head are never a crash.
-        if not self.files.list(ENTRIES) and not self.files.list(LISTED):
+        if self.is_empty():
             self.files.create(HEAD_FILE, sign_head(Head(size=0, entry=NOTHING, time=time), key))
         head = self.read_signed_head()
         if head is None:
@@ -229,8 +239,8 @@ class Ledger:
 
     def _adopt(self, tail: _Tail, entry: Entry, data: bytes) -> _Tail:
         """Keep an entry under its statement's name too, where `find` looks."""
-        listing = listing_file(entry.name)
-        if not self.files.create(listing, data) and self.files.read(listing) != data:
+        listing, source = listing_file(entry.name), entry_file(entry.sequence)
+        if not self.files.copy(source, listing, data) and self.files.read(listing) != data:
             raise VerificationFailed(
                 f"{self.files.place}/{listing} is not the entry {entry.sequence} that lists "
                 f"{entry.name}: somebody changed it, or it was listed twice. {RESTORE}"

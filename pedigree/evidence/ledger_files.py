@@ -8,6 +8,7 @@ succeeds, and what it wrote is there whole. A place that does not promise that i
     True
 """
 
+import errno
 import fcntl
 import os
 import stat
@@ -32,6 +33,7 @@ _PROBES = 8
 # Object stores whose creation is atomic and was tried; s3 means `If-None-Match`, which is probed.
 _EXCLUSIVE = ("memory", "s3", "s3a")
 _MEMORY = threading.Lock()
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class LedgerFiles(Protocol):
@@ -52,6 +54,10 @@ class LedgerFiles(Protocol):
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a new file, whole and durable; False where the name was taken already."""
+        ...
+
+    def copy(self, source: str, name: str, data: bytes) -> bool:
+        """Give a file, which holds `data`, a second name; False where that was taken already."""
         ...
 
     def replace(self, name: str, data: bytes) -> None:
@@ -129,13 +135,17 @@ class LocalFiles:
                     stream.write(data)
                     stream.flush()
                     os.fsync(stream.fileno())
-                os.link(partial, path)
-            except FileExistsError:
-                return False
+                return _link(partial, path)
             finally:
                 partial.unlink(missing_ok=True)
-            sync_folder(path.parent)
-            return True
+
+    def copy(self, source: str, name: str, data: bytes) -> bool:
+        """Link a file to a second name; its bytes are on the disk already."""
+        path = self.folder / name
+        with explain_disk_errors(path):
+            if not path.parent.is_dir():
+                _make_folder(path.parent)
+            return _link(self.folder / source, path)
 
     def replace(self, name: str, data: bytes) -> None:
         """Write a file whole, over what is there."""
@@ -207,6 +217,22 @@ class LocalFiles:
                 pause = min(pause * 1.5, 0.02)
 
 
+def _link(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        raise PedigreeError(
+            f"{target} cannot be linked ({error.strerror}): a ledger needs a file system with hard "
+            "links, by which of two writers exactly one succeeds. Put the project on another one."
+        ) from None
+    sync_folder(target.parent)
+    return True
+
+
 def _refuse_unreadable(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise PedigreeError(
@@ -266,6 +292,10 @@ class ObjectFiles:
                     return False
                 raise
             return True
+
+    def copy(self, source: str, name: str, data: bytes) -> bool:
+        """Write the same bytes as a second object."""
+        return self.create(name, data)
 
     def replace(self, name: str, data: bytes) -> None:
         """Write an object over what is there."""
