@@ -71,6 +71,16 @@ class Project:
         return self.root / ".pedigree" / "evidence"
 
     @property
+    def ledger(self) -> Path:
+        """Where the chain of all statements lies."""
+        return self.root / ".pedigree" / "ledger"
+
+    @property
+    def lineage(self) -> Path:
+        """Where the lineage index lies, which can be built again from the statements."""
+        return self.root / ".pedigree" / "lineage.sqlite"
+
+    @property
     def keys(self) -> Path:
         """Where development keys lie."""
         return self.root / ".pedigree" / "keys"

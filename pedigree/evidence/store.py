@@ -3,11 +3,13 @@
     <evidence>/<subject's 64 hex digits>/<kind>-<envelope's sha256>.dsse.json
 
 A file is written once, whole, and never changed. A statement that no trusted key signed is
-reported as such, never returned.
+reported as such, never returned. Each is listed in the project's ledger when it is written; with
+the ledger at hand, one that is not listed is not believed, and one that is gone is reported.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from pedigree.digests import JSON, hex_of, sha256_hex
 from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
+from pedigree.evidence.ledger import Ledger
+from pedigree.evidence.ledger_files import LocalFiles
 from pedigree.evidence.policy import Policy
 from pedigree.evidence.signing import (
     load_development_key,
@@ -56,11 +60,15 @@ class Statement:
 
 @dataclass(frozen=True)
 class EvidenceStore:
-    """The statements of one project, and the keys that are trusted to have signed them."""
+    """The statements of one project, and the keys that are trusted to have signed them.
+
+    `ledger` is where each statement is listed; a store without one is for bare envelopes.
+    """
 
     folder: Path
     trusted: tuple[Ed25519PublicKey, ...]
     signer: Ed25519PrivateKey | None = field(default=None, repr=False)
+    ledger: Ledger | None = None
 
     def write(
         self, kind: str, subjects: list[dict[str, JSON]], predicate: dict[str, JSON]
@@ -81,13 +89,16 @@ class EvidenceStore:
         about = cast(dict[str, str], subjects[0]["digest"])["sha256"]
         path = self.folder / about / f"{kind}-{digest}.dsse.json"
         write_atomically(path, envelope)
+        if self.ledger is not None:
+            self.ledger.append(f"{about}/{path.name}", envelope, _written_at(path))
         return self.read(path)
 
     def read(self, path: Path) -> Statement:
         """Read one envelope.
 
         Raises:
-            VerificationFailed: no trusted key signed it, or it is not what its name says.
+            VerificationFailed: no trusted key signed it, it is not what its name says, or the
+                ledger does not list it.
         """
         kind, _, rest = path.name.rpartition("-")
         data = path.read_bytes()
@@ -108,6 +119,11 @@ class EvidenceStore:
             or path.parent.name != (subjects[0]["digest"]["sha256"])
         ):
             raise VerificationFailed(f"The statement {path} was moved: it speaks of another thing.")
+        if not self._is_listed(path):
+            raise VerificationFailed(
+                f"The statement {path} is not in the ledger: it was put there without it, or its "
+                "writer was killed. Move it away, or list it with `pedigree ledger adopt`."
+            )
         return Statement(
             kind,
             f"sha256:{sha256_hex(data)}",
@@ -134,10 +150,39 @@ class EvidenceStore:
                 statements.append(self.read(path))
             except VerificationFailed as error:
                 problems.append(str(error))
-        return statements, problems
+        return statements, problems + self.find_deleted(digest, kind)
+
+    def find_deleted(self, digest: str, kind: str) -> list[str]:
+        """Return a sentence for each statement about `digest` that the ledger lists and is gone.
+
+        An empty `digest` stands for all of them.
+        """
+        if self.ledger is None:
+            return []
+        names = self.ledger.list_statements(hex_of(digest) if digest else "")
+        return [
+            f"The statement {name} is listed in the ledger and was deleted: restore it from a copy."
+            for name in names
+            if name.rpartition("/")[2].rpartition("-")[0] == kind
+            and not (self.folder / name).exists()
+        ]
+
+    def _is_listed(self, path: Path) -> bool:
+        """Whether the ledger has an entry; before its first one there is no ledger to ask."""
+        if self.ledger is None or self.ledger.find(f"{path.parent.name}/{path.name}") is not None:
+            return True
+        return self.ledger.is_empty()
 
     def all(self, kind: str) -> Iterator[Statement]:
-        """Yield every trusted statement of a kind, in the order of their paths."""
+        """Yield every trusted statement of a kind, in the order of their paths.
+
+        Raises:
+            VerificationFailed: one is not trusted, or one that the ledger lists was deleted: the
+                others would pass for all there are.
+        """
+        deleted = self.find_deleted("", kind)
+        if deleted:
+            raise VerificationFailed(deleted[0])
         for path in sorted(self.folder.glob(f"*/{kind}-*.dsse.json")):
             yield self.read(path)
 
@@ -172,7 +217,43 @@ def open_store(project: Project, policy: Policy, *, write: bool = False) -> Evid
     With `write`, the development key is made where there is none.
     """
     if not policy.keys.accept_development_keys:
-        return EvidenceStore(project.evidence, ())
+        return EvidenceStore(project.evidence, (), ledger=_open_ledger(project, (), None))
     key = load_development_key(project.keys) if write else None
     public = key.public_key() if key else load_public_key(project.keys)
-    return EvidenceStore(project.evidence, (public,) if public else (), key)
+    trusted = (public,) if public else ()
+    return EvidenceStore(project.evidence, trusted, key, _open_ledger(project, trusted, key))
+
+
+def _open_ledger(
+    project: Project, trusted: tuple[Ed25519PublicKey, ...], key: Ed25519PrivateKey | None
+) -> Ledger:
+    return Ledger(LocalFiles(project.ledger), trusted, key)
+
+
+def _written_at(path: Path) -> datetime:
+    # The file system's time: the library reads no clock of its own.
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+
+def adopt_statements(store: EvidenceStore) -> list[str]:
+    """List every statement that a trusted key signed and that is not listed; return their names.
+
+    For statements that are older than the ledger, or whose writer was killed before it listed
+    them. Somebody decides that: a statement that was dropped in looks the same.
+
+    Raises:
+        VerificationFailed: a statement is not trusted, or the ledger was tampered with.
+    """
+    if store.ledger is None:
+        raise PedigreeError("This store has no ledger to list statements in: open the project's.")
+    bare = EvidenceStore(store.folder, store.trusted)
+    adopted: list[str] = []
+    # In the order in which they were written, as far as the file system knows it.
+    paths = store.folder.glob("*/*.dsse.json")
+    for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path)):
+        name = f"{path.parent.name}/{path.name}"
+        if store.ledger.find(name) is None:
+            bare.read(path)
+            store.ledger.append(name, path.read_bytes(), _written_at(path))
+            adopted.append(name)
+    return adopted

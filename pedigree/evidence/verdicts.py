@@ -90,7 +90,13 @@ def find_verdict(
     policy: Policy,
     inputs: Mapping[str, str] | None = None,
 ) -> tuple[Statement | None, str]:
-    """Return the newest verdict that counts, or None and the reason why there is none."""
+    """Return the newest verdict that counts, or None and the reason why there is none.
+
+    Where a verdict was deleted nobody knows whether another is the newest, so none counts.
+    """
+    deleted = store.find_deleted(digest, "verdict")
+    if deleted:
+        return None, f"is missing or may not be the newest ({deleted[0].rstrip('.')})"
     statements, problems = store.about(digest, "verdict")
     mine = [one for one in statements if verdict_check(one) == name]
     wanted = {

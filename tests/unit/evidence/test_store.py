@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pedigree.digests import sha256_hex
 from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
+from pedigree.evidence.ledger import Ledger
+from pedigree.evidence.ledger_files import LocalFiles
+from pedigree.evidence.ledger_verification import verify_ledger
 from pedigree.evidence.policy import load_policy
-from pedigree.evidence.store import PREDICATES, EvidenceStore, Statement, open_store
+from pedigree.evidence.store import (
+    PREDICATES,
+    EvidenceStore,
+    Statement,
+    adopt_statements,
+    open_store,
+)
 from pedigree.project import Project
 from tests.conftest import REPOSITORY
 
@@ -232,3 +242,90 @@ def test_the_policy_decides_whether_the_development_key_counts(tmp_path: Path) -
 
 def test_a_key_is_not_shown_with_the_store(store: EvidenceStore) -> None:
     assert "signer" not in repr(store)
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> EvidenceStore:
+    """A store whose statements are listed in a ledger."""
+    keys = (KEY.public_key(),)
+    ledger = Ledger(LocalFiles(tmp_path / "ledger"), keys, KEY)
+    return EvidenceStore(tmp_path / "evidence", keys, KEY, ledger)
+
+
+def test_every_statement_of_a_project_is_listed_in_its_ledger(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    store = open_store(project, load_policy(REPOSITORY / "policy.yaml"), write=True)
+    written = [write(store, kind=kind) for kind in sorted(PREDICATES)]
+    write(store, kind="snapshot")
+    assert store.ledger
+    assert verify_ledger(store.ledger, LocalFiles(project.evidence)).size == len(PREDICATES)
+    for statement in written:
+        entry = store.ledger.find(f"{ONE}/{statement.path.name}")
+        assert entry
+        assert entry.predicate_type == PREDICATES[statement.kind]
+        assert "sha256:" + entry.envelope == statement.digest
+        made = statement.path.stat().st_mtime
+        assert abs(datetime.fromisoformat(entry.time).timestamp() - made) < 1
+    reader = open_store(project, load_policy(REPOSITORY / "policy.yaml"))
+    assert reader.about(ONE, "verdict")[0] == store.about(ONE, "verdict")[0] != []
+
+
+def test_a_statement_that_was_dropped_in_is_not_believed(listed: EvidenceStore) -> None:
+    """Signed with the right key, as an old copy or another project's statement would be."""
+    mine = write(listed)
+    dropped = write(EvidenceStore(listed.folder, listed.trusted, KEY), n=2)
+    statements, problems = listed.about(ONE, "snapshot")
+    assert statements == [mine]
+    assert len(problems) == 1
+    assert f"{dropped.path} is not in the ledger" in problems[0]
+    with pytest.raises(VerificationFailed, match="not in the ledger"):
+        list(listed.all("snapshot"))
+
+
+def test_a_statement_that_was_deleted_is_missed(listed: EvidenceStore) -> None:
+    kept, gone = write(listed), write(listed, n=2)
+    write(listed, kind="verdict")
+    gone.path.unlink()
+    statements, problems = listed.about(ONE, "snapshot")
+    assert statements == [kept]
+    assert len(problems) == 1
+    assert f"{ONE}/{gone.path.name} is listed in the ledger and was deleted" in problems[0]
+    assert listed.about(ONE, "verdict")[1] == []
+    assert len(list(listed.all("verdict"))) == 1
+    with pytest.raises(VerificationFailed, match="was deleted"):
+        list(listed.all("snapshot"))
+
+
+def test_a_statement_whose_writer_was_killed_is_listed_when_it_is_written_again(
+    listed: EvidenceStore,
+) -> None:
+    write(listed, n=0)
+    bare = EvidenceStore(listed.folder, listed.trusted, KEY)
+    write(bare)
+    assert len(listed.about(ONE, "snapshot")[0]) == 1
+    written = write(listed)
+    assert written in listed.about(ONE, "snapshot")[0]
+    assert listed.about(ONE, "snapshot")[1] == []
+
+
+def test_statements_older_than_the_ledger_count_until_it_begins_and_can_be_adopted(
+    listed: EvidenceStore,
+) -> None:
+    bare = EvidenceStore(listed.folder, listed.trusted, KEY)
+    old = [write(bare, n=2), write(bare, about=TWO)]
+    assert listed.about(ONE, "snapshot") == ([old[0]], [])
+    new = write(listed, n=3)
+    assert listed.about(ONE, "snapshot")[0] == [new]
+    assert adopt_statements(listed) == [f"{one.path.parent.name}/{one.path.name}" for one in old]
+    assert adopt_statements(listed) == []
+    assert len(listed.about(ONE, "snapshot")[0]) == 2
+    with pytest.raises(PedigreeError, match="no ledger"):
+        adopt_statements(bare)
+
+
+def test_a_statement_that_no_trusted_key_signed_is_not_adopted(listed: EvidenceStore) -> None:
+    write(listed)
+    stranger = Ed25519PrivateKey.generate()
+    write(EvidenceStore(listed.folder, (stranger.public_key(),), stranger), n=2)
+    with pytest.raises(VerificationFailed, match="no trusted key signed it"):
+        adopt_statements(listed)
