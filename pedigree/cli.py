@@ -123,9 +123,18 @@ def _build_parser() -> argparse.ArgumentParser:
     check.add_argument("--json", action="store_true")
     check.set_defaults(command=_check)
 
-    admit = commands.add_parser(
-        "admit", help="judge an outside model; runs nothing"
-    )
+    trace = commands.add_parser("trace", help="where something went, and where it came from")
+    trace.add_argument("thing", metavar="KIND:NAME", help="such as source:tweets")
+    trace.add_argument("--json", action="store_true")
+    trace.set_defaults(command=_trace)
+
+    ledger = commands.add_parser("ledger", help="the chain of all statements")
+    ledger.add_argument("action", choices=["verify", "checkpoint", "adopt"])
+    ledger.add_argument("--witness", type=Path, metavar="FILE", help="checkpoints kept elsewhere")
+    ledger.add_argument("--json", action="store_true")
+    ledger.set_defaults(command=_ledger)
+
+    admit = commands.add_parser("admit", help="judge an outside model; runs nothing")
     admit.add_argument("path", type=Path, metavar="PATH")
     admit.add_argument("--json", action="store_true")
     admit.set_defaults(command=_admit)
@@ -333,6 +342,50 @@ def _check(options: argparse.Namespace) -> int:
     else:
         print(render_results(results))
     return 0 if all(result.passed for result in results) else 1
+
+
+def _trace(options: argparse.Namespace) -> int:
+    from pedigree.evidence.store import open_store
+    from pedigree.rendering import render_trace
+    from pedigree.tracing import rows_of, trace_thing, update_index
+
+    project = _open(options)
+    update_index(project.lineage, open_store(project, project.policy()), rows_of(project))
+    trace = trace_thing(project.lineage, options.thing)
+    if options.json:
+        _print_json(dataclasses.asdict(trace))
+    else:
+        print(render_trace(trace))
+    return EvidenceMissing.exit_code if trace.unindexed else 0
+
+
+def _ledger(options: argparse.Namespace) -> int:
+    from pedigree.evidence.ledger_files import LocalFiles
+    from pedigree.evidence.ledger_verification import verify_ledger
+    from pedigree.evidence.store import adopt_statements, open_store
+    from pedigree.evidence.witness import keep_checkpoint, read_checkpoints
+
+    project = _open(options)
+    adopting = options.action == "adopt"
+    store = open_store(project, project.policy(), write=adopting)
+    if store.ledger is None:
+        raise PedigreeError("This project has no ledger.")
+    adopted = adopt_statements(store) if adopting else []
+    witness: Path | None = options.witness
+    known = witness is not None and (options.action == "verify" or witness.exists())
+    witnesses = read_checkpoints(witness) if witness is not None and known else ()
+    statements = LocalFiles(project.evidence)
+    seen = verify_ledger(store.ledger, statements, witnesses, now=datetime.now(UTC))
+    if options.action == "checkpoint" and witness is not None:
+        keep_checkpoint(witness, seen)
+    if options.json:
+        _print_json({**dataclasses.asdict(seen), "adopted": adopted})
+    elif options.action == "checkpoint":
+        print(seen)
+    else:
+        print(f"The ledger holds: {seen.size} statements, the newest entry sha256:{seen.entry}.")
+        print("\n".join(f"  listed {name}" for name in adopted), end="\n" if adopted else "")
+    return 0
 
 
 def _admit(options: argparse.Namespace) -> int:

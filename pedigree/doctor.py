@@ -17,7 +17,7 @@ from typing import cast
 from pedigree import tracking
 from pedigree.capture import find_code_root
 from pedigree.errors import PedigreeError
-from pedigree.evidence.store import EvidenceStore, open_store
+from pedigree.evidence.store import EvidenceStore, adopt_statements, open_store
 from pedigree.files import PARTIAL
 from pedigree.launching import examine_dagster
 from pedigree.locks import InUse, hold
@@ -60,7 +60,9 @@ def diagnose(project: Project, repair: bool, environment: Mapping[str, str]) -> 
                 Diagnosis(one["kind"], one["what"], one["remedy"], repair)
                 for one in examine_dagster(project, repair, environment)
             ]
-            for problem in list(examine(project, open_store(project, project.policy()))):
+            write = repair and project.ledger.exists()
+            store = open_store(project, project.policy(), write=write)
+            for problem in list(examine(project, store)):
                 if repair and problem.repair is not None:
                     problem.repair()
                 mended = repair and problem.repair is not None
@@ -76,6 +78,7 @@ def diagnose(project: Project, repair: bool, environment: Mapping[str, str]) -> 
 def examine(project: Project, store: EvidenceStore) -> Iterator[Problem]:
     """Yield the problems of files, MLflow and DVC. The project must not be in use."""
     yield from _find_temporaries(project)
+    yield from _find_unlisted(store)
     yield from _find_mlflow_orphans(project)
     yield from _find_alias_drift(project, store)
     yield from _find_pointer_drift(project, store)
@@ -110,6 +113,18 @@ def _remove_worktree(project: Project, path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
     root = find_code_root(project.root)
     subprocess.run(["git", "-C", str(root), "worktree", "prune"], check=False)
+
+
+def _find_unlisted(store: EvidenceStore) -> Iterator[Problem]:
+    names = store.find_unlisted()
+    if names:
+        yield Problem(
+            "ledger",
+            f"{len(names)} signed statements are not in the ledger, {names[0]} for one: a writer "
+            "was killed, or somebody put them there",
+            "list them",
+            lambda: adopt_statements(store),
+        )
 
 
 def _find_mlflow_orphans(project: Project) -> Iterator[Problem]:

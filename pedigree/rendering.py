@@ -9,6 +9,7 @@ from pedigree.lineage import QUESTIONS, UNKNOWN, Answers, ModelLine
 if TYPE_CHECKING:
     from pedigree.doctor import Diagnosis
     from pedigree.rebuild import Rebuild
+    from pedigree.tracing import Trace
 
 
 def render_answers(answers: Answers) -> str:
@@ -112,6 +113,38 @@ def render_table(rows: Sequence[Sequence[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
+
+
+def render_trace(trace: "Trace") -> str:
+    """Return what something became, and what it was made of."""
+    lines = [trace.thing]
+    for place in trace.places:
+        lines.append(
+            f"  row {place.position} of {place.snapshot}: source {place.source}, batch "
+            f"{place.label_batch or 'not recorded'}, annotator {place.annotator or 'not recorded'}"
+        )
+    for heading, links in (("went into", trace.forwards), ("was made of", trace.backwards)):
+        found = [
+            (f"  {_brief(one.source)}", one.what, _brief(one.target), _count(one.rows))
+            for one in links
+        ]
+        rows = list(dict.fromkeys(found))  # a thing that was made twice is named once
+        if rows:
+            lines += [heading, render_table(rows)]
+    if not (trace.forwards or trace.backwards or trace.places):
+        lines.append("  nothing was made of it, and it was made of nothing that is recorded")
+    lines += [f"  UNKNOWN  the rows of {one} are not here" for one in trace.unindexed]
+    return "\n".join(lines)
+
+
+def _brief(thing: str) -> str:
+    """Return a thing with the first 12 digits of its digest, which are enough to ask again."""
+    kind, marker, digest = thing.partition(":sha256:")
+    return f"{kind}:{digest[:12]}" if marker else thing
+
+
+def _count(rows: int | None) -> str:
+    return "" if rows is None else f"{rows} rows"
 
 
 def render_models(models: Sequence[ModelLine]) -> str:

@@ -389,3 +389,31 @@ def test_an_outside_file_is_judged_and_not_run(tmp_path: Path) -> None:
     code, _, error = _pedigree(tmp_path, "admit", str(tmp_path / "nothing"))
     assert code == 2
     assert "nothing" in error
+
+
+def test_the_ledger_is_verified_witnessed_and_rolled_back_in_vain(
+    trained_copy: Project, tmp_path: Path
+) -> None:
+    root, witness = trained_copy.root, tmp_path / "elsewhere.txt"
+    code, out, error = _pedigree(root, "ledger", "checkpoint", "--witness", str(witness))
+    assert code == 0, error
+    assert out.startswith("pedigree-ledger/v1 ")
+    code, out, error = _pedigree(root, "ledger", "verify", "--witness", str(witness), "--json")
+    assert (code, json.loads(out)["adopted"]) == (0, []), error
+    entries = sorted((trained_copy.ledger / "entries").glob("*.dsse.json"))
+    entries[-1].unlink()
+    code, _, error = _pedigree(root, "ledger", "verify", "--witness", str(witness))
+    assert code == 1
+    assert "does not hold" in error
+
+
+def test_a_source_is_traced_to_models_and_environments(trained_copy: Project) -> None:
+    code, out, error = _pedigree(trained_copy.root, "trace", "source:shop", "--json")
+    assert code == 0, error
+    reached = {link["target"].partition(":")[0] for link in json.loads(out)["forwards"]}
+    assert {"snapshot", "model", "environment"} <= reached
+    code, out, _ = _pedigree(trained_copy.root, "trace", "source:shop")
+    assert "environment:production" in out
+    code, _, error = _pedigree(trained_copy.root, "trace", "source:nobody")
+    assert code == 3
+    assert "Nothing is known" in error

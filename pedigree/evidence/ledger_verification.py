@@ -36,7 +36,7 @@ from pedigree.evidence.witness import Checkpoint
 # A writer that is between statement and entry, or between entry and head, needs this long.
 GRACE_SECONDS = 1.0
 CLOCK_SKEW = timedelta(minutes=5)
-_SHOWN = 20
+_SHOWN = 5
 
 
 class LedgerBroken(VerificationFailed):

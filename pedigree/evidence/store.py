@@ -46,6 +46,10 @@ PREDICATES = {
 }
 
 
+class NotListed(VerificationFailed):
+    """A trusted key signed a statement, and the ledger does not have it."""
+
+
 @dataclass(frozen=True)
 class Statement:
     """One verified statement: the digest of its envelope, and what it says."""
@@ -84,6 +88,8 @@ class EvidenceStore:
             "predicateType": PREDICATES[kind],
             "predicate": predicate,
         }
+        if self.ledger is not None and self.ledger.is_empty():
+            adopt_statements(self)  # those of a project that is older than its ledger
         envelope = sign_statement(content, self.signer)
         digest = sha256_hex(envelope)
         about = cast(dict[str, str], subjects[0]["digest"])["sha256"]
@@ -120,7 +126,7 @@ class EvidenceStore:
         ):
             raise VerificationFailed(f"The statement {path} was moved: it speaks of another thing.")
         if not self._is_listed(path):
-            raise VerificationFailed(
+            raise NotListed(
                 f"The statement {path} is not in the ledger: it was put there without it, or its "
                 "writer was killed. Move it away, or list it with `pedigree ledger adopt`."
             )
@@ -167,6 +173,11 @@ class EvidenceStore:
             and not (self.folder / name).exists()
         ]
 
+    def find_unlisted(self) -> list[str]:
+        """Return the names of the statements that the ledger does not list."""
+        paths = sorted(self.folder.glob("*/*.dsse.json"))
+        return [f"{p.parent.name}/{p.name}" for p in paths if not self._is_listed(p)]
+
     def _is_listed(self, path: Path) -> bool:
         """Whether the ledger has an entry; before its first one there is no ledger to ask."""
         if self.ledger is None or self.ledger.find(f"{path.parent.name}/{path.name}") is not None:
@@ -184,7 +195,12 @@ class EvidenceStore:
         if deleted:
             raise VerificationFailed(deleted[0])
         for path in sorted(self.folder.glob(f"*/{kind}-*.dsse.json")):
-            yield self.read(path)
+            # Its writer was killed before anybody was told of it; `pedigree doctor` names it.
+            try:
+                statement = self.read(path)
+            except NotListed:
+                continue
+            yield statement
 
     def find_subject(self, prefix: str, kind: str) -> str:
         """Return the one digest that starts with `prefix` and has a statement of `kind`.
