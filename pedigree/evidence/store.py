@@ -121,8 +121,9 @@ class EvidenceStore:
             raise VerificationFailed(f"The statement {path} was moved: it speaks of another thing.")
         if not self._is_listed(path):
             raise VerificationFailed(
-                f"The statement {path} is not in the ledger: it was put there without it, or its "
-                "writer was killed. Move it away, or list it with `pedigree ledger adopt`."
+                f"The statement {path} is not in the ledger: it is older than the ledger, was put "
+                "there without it, or its writer was killed. Move it away, or, if you know where "
+                "it came from, list it with `pedigree ledger adopt`."
             )
         return Statement(
             kind,
@@ -168,10 +169,9 @@ class EvidenceStore:
         ]
 
     def _is_listed(self, path: Path) -> bool:
-        """Whether the ledger has an entry; before its first one there is no ledger to ask."""
-        if self.ledger is None or self.ledger.find(f"{path.parent.name}/{path.name}") is not None:
-            return True
-        return self.ledger.is_empty()
+        # Also where there is no ledger yet: else whoever removes it whole opens every gate.
+        name = f"{path.parent.name}/{path.name}"
+        return self.ledger is None or self.ledger.find(name) is not None
 
     def all(self, kind: str) -> Iterator[Statement]:
         """Yield every trusted statement of a kind, in the order of their paths.

@@ -308,12 +308,14 @@ def test_a_statement_whose_writer_was_killed_is_listed_when_it_is_written_again(
     assert listed.about(ONE, "snapshot")[1] == []
 
 
-def test_statements_older_than_the_ledger_count_until_it_begins_and_can_be_adopted(
+def test_statements_older_than_the_ledger_do_not_count_until_they_are_adopted(
     listed: EvidenceStore,
 ) -> None:
     bare = EvidenceStore(listed.folder, listed.trusted, KEY)
     old = [write(bare, n=2), write(bare, about=TWO)]
-    assert listed.about(ONE, "snapshot") == ([old[0]], [])
+    statements, problems = listed.about(ONE, "snapshot")
+    assert statements == []
+    assert "it is older than the ledger" in problems[0]
     new = write(listed, n=3)
     assert listed.about(ONE, "snapshot")[0] == [new]
     assert adopt_statements(listed) == [f"{one.path.parent.name}/{one.path.name}" for one in old]
@@ -321,6 +323,13 @@ def test_statements_older_than_the_ledger_count_until_it_begins_and_can_be_adopt
     assert len(listed.about(ONE, "snapshot")[0]) == 2
     with pytest.raises(PedigreeError, match="no ledger"):
         adopt_statements(bare)
+
+
+def test_removing_the_ledger_whole_makes_nothing_believed(listed: EvidenceStore) -> None:
+    write(listed)
+    assert listed.ledger
+    shutil.rmtree(listed.ledger.files.place)
+    assert listed.about(ONE, "snapshot")[0] == []
 
 
 def test_a_statement_that_no_trusted_key_signed_is_not_adopted(listed: EvidenceStore) -> None:
