@@ -2,8 +2,8 @@
 
     python benchmarks/lineage_index.py --rows 10000000 --snapshots 1
 
-The rows are generated: row keys are random, there are 200 sources and 5,000 annotators, and each
-snapshot has a model in an environment. Snapshots after the first share nine rows in ten with it.
+The rows are generated: row keys are random, there are 200 sources of 25 annotators each, and
+each snapshot has a model in an environment. Later snapshots share nine rows in ten with the first.
 """
 
 import argparse
@@ -43,18 +43,20 @@ def make_table(keys: "np.ndarray", seed: int) -> pa.Table:
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text)]
         parts.append(pa.Array.from_buffers(pa.string(), len(block), buffers))
 
-    def names(what: str, count: int) -> pa.Array:
-        numbers = pa.array(draw.integers(0, count, len(keys), np.int32))
+    def names(what: str, numbers: "np.ndarray", count: int) -> pa.Array:
         options = pa.array([f"{what}-{number}" for number in range(count)])
-        return pa.DictionaryArray.from_arrays(numbers, options)
+        return pa.DictionaryArray.from_arrays(pa.array(numbers), options)
 
+    each = ANNOTATORS // SOURCES
+    sources = draw.integers(0, SOURCES, len(keys), np.int32)
+    annotators = sources * each + draw.integers(0, each, len(keys), np.int32)
     return pa.table(
         {
             "row_key": pa.chunked_array(parts),
-            "source": names("source", SOURCES),
-            "label_batch": names("batch", 1),
+            "source": names("source", sources, SOURCES),
+            "label_batch": names("batch", sources // 10, SOURCES // 10),
             "guideline_version": pa.nulls(len(keys), pa.string()),
-            "annotator": names("annotator", ANNOTATORS),
+            "annotator": names("annotator", annotators, ANNOTATORS),
         }
     )
 

@@ -130,7 +130,10 @@ def _build_parser() -> argparse.ArgumentParser:
 
     ledger = commands.add_parser("ledger", help="the chain of all statements")
     ledger.add_argument("action", choices=["verify", "checkpoint", "adopt"])
-    ledger.add_argument("--witness", type=Path, metavar="FILE", help="checkpoints kept elsewhere")
+    ledger.add_argument(
+        "--witness", action="append", default=[], metavar="FILE", help="checkpoints; or git:PATH"
+    )
+    ledger.add_argument("--keep", type=Path, metavar="FILE", help="add the checkpoint to a file")
     ledger.add_argument("--json", action="store_true")
     ledger.set_defaults(command=_ledger)
 
@@ -360,24 +363,14 @@ def _trace(options: argparse.Namespace) -> int:
 
 
 def _ledger(options: argparse.Namespace) -> int:
-    from pedigree.evidence.ledger_files import LocalFiles
-    from pedigree.evidence.ledger_verification import verify_ledger
+    from pedigree.evidence.project_ledger import verify_project_ledger
     from pedigree.evidence.store import adopt_statements, open_store
-    from pedigree.evidence.witness import keep_checkpoint, read_checkpoints
 
-    project = _open(options)
-    adopting = options.action == "adopt"
-    store = open_store(project, project.policy(), write=adopting)
-    if store.ledger is None:
-        raise PedigreeError("This project has no ledger.")
-    adopted = adopt_statements(store) if adopting else []
-    witness: Path | None = options.witness
-    known = witness is not None and (options.action == "verify" or witness.exists())
-    witnesses = read_checkpoints(witness) if witness is not None and known else ()
-    statements = LocalFiles(project.evidence)
-    seen = verify_ledger(store.ledger, statements, witnesses, now=datetime.now(UTC))
-    if options.action == "checkpoint" and witness is not None:
-        keep_checkpoint(witness, seen)
+    project, adopted = _open(options), list[str]()
+    if options.action == "adopt":
+        adopted = adopt_statements(open_store(project, project.policy(), write=True))
+    keep = options.keep if options.action == "checkpoint" else None
+    seen = verify_project_ledger(project, datetime.now(UTC), options.witness, keep)
     if options.json:
         _print_json({**dataclasses.asdict(seen), "adopted": adopted})
     elif options.action == "checkpoint":

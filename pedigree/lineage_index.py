@@ -217,14 +217,18 @@ class LineageIndex:
             raise PedigreeError(f"{prefix!r} fits {len(keys)} rows: give more digits.")
         return places
 
-    def follow(self, things: Sequence[str], *, forwards: bool) -> list[Link]:
+    def follow(
+        self, things: Sequence[str], *, forwards: bool, what: Sequence[str] = ()
+    ) -> list[Link]:
         """Return every link that is reached from `things`, sorted.
 
         Forwards only links that carry content are followed: what an evaluation looked at, say, is
-        not in the model. Backwards all are.
+        not in the model. Backwards all are, or those that say one of `what`.
         """
         here, there = ("source", "target") if forwards else ("target", "source")
         only = "AND link.carries" if forwards else ""
+        if what:
+            only += f" AND link.what IN ({', '.join('?' for _ in what)})"
         starts = [node for thing in things if (node := self._find(thing)) is not None]
         marks = ", ".join("(?)" for _ in starts) or "(NULL)"
         query = f"""
@@ -235,7 +239,8 @@ class LineageIndex:
             FROM reached JOIN link ON link.{here} = reached.id {only}
             JOIN node a ON a.id = link.source JOIN node b ON b.id = link.target
         """  # noqa: S608 - only words from above are put in
-        found = cast(list[tuple[Any, ...]], self._db.execute(query, starts).fetchall())
+        values = [*starts, *what, *what]
+        found = cast(list[tuple[Any, ...]], self._db.execute(query, values).fetchall())
         links = [
             Link(source, target, what, statement, rows, bool(carries))
             for source, target, what, statement, rows, carries in found

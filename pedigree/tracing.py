@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 ReadRows: TypeAlias = "Callable[[str, str], pa.Table | None]"
 
 KINDS = ("source", "row", "annotator", "batch", "snapshot", "adapter", "base", "model")
+FETCHED, CURATED, SPLIT, HAS_ROWS = "fetched as", "curated into", "split into", "has rows in"
 _DIGESTS = ("snapshot", "adapter", "base", "model")
 
 
@@ -108,7 +109,7 @@ def _read_source(statement: Statement) -> Iterator[Link]:
     yield Link(
         f"source:{statement.predicate['id']}",
         f"documents:{_subject(statement)}",
-        "fetched as",
+        FETCHED,
         statement.digest,
         statement.predicate["rows"],
     )
@@ -120,7 +121,7 @@ def _read_curation(statement: Statement) -> Iterator[Link]:
         yield Link(
             f"documents:sha256:{digest['sha256']}",
             f"curated:{_subject(statement)}",
-            "curated into",
+            CURATED,
             statement.digest,
             carries=False,
         )
@@ -129,12 +130,12 @@ def _read_curation(statement: Statement) -> Iterator[Link]:
 def _read_snapshot(statement: Statement) -> Iterator[Link]:
     said, target = statement.predicate, f"snapshot:{_subject(statement)}"
     curated = f"curated:sha256:{said['curated']['sha256']}"
-    yield Link(curated, target, "split into", statement.digest)
+    yield Link(curated, target, SPLIT, statement.digest)
     rows: dict[str, int] = {}
     for part in cast(list[dict[str, Any]], said["bySource"]):
         rows[part["source"]] = rows.get(part["source"], 0) + part["rows"]
     for source, count in rows.items():
-        yield Link(f"source:{source}", target, "has rows in", statement.digest, count)
+        yield Link(f"source:{source}", target, HAS_ROWS, statement.digest, count)
 
 
 def _read_training(statement: Statement) -> Iterator[Link]:
@@ -229,8 +230,8 @@ def _trace_row(index: LineageIndex, prefix: str) -> Trace:
         raise EvidenceMissing(_nothing_known(f"row {prefix}", index))
     snapshots = [f"snapshot:{one.snapshot}" for one in places]
     sources = {f"source:{one.source}" for one in places}
-    # Backwards only the row's own source: others went into the same snapshots.
-    back = index.follow(snapshots, forwards=False)
+    # Backwards only the row's own source, of the many that went into the same snapshots.
+    back = index.follow(snapshots, forwards=False, what=(FETCHED, CURATED, SPLIT, HAS_ROWS))
     own = {link.target for link in back if link.source in sources}
     backwards = [
         link

@@ -395,7 +395,7 @@ def test_the_ledger_is_verified_witnessed_and_rolled_back_in_vain(
     trained_copy: Project, tmp_path: Path
 ) -> None:
     root, witness = trained_copy.root, tmp_path / "elsewhere.txt"
-    code, out, error = _pedigree(root, "ledger", "checkpoint", "--witness", str(witness))
+    code, out, error = _pedigree(root, "ledger", "checkpoint", "--keep", str(witness))
     assert code == 0, error
     assert out.startswith("pedigree-ledger/v1 ")
     code, out, error = _pedigree(root, "ledger", "verify", "--witness", str(witness), "--json")

@@ -97,6 +97,7 @@ def test_eight_writers_of_which_one_is_killed_again_and_again(
     for one in writers:
         assert one.process
         assert one.process.wait(600) == 0
+    print(f"{kills} kills")
     assert kills >= 20
     listed = [entry["name"] for entry in read_chain(tmp_path / "ledger")]
     assert len(listed) == len(set(listed)) == WRITERS * STATEMENTS
@@ -142,3 +143,19 @@ def test_all_writers_die_at_once(tmp_path: Path, writers: list[Writer]) -> None:
     # A statement that was kept and not listed any more is named, and nothing else.
     for problem in find_problems(ledger, statements, grace_seconds=0)[0]:
         assert "is not in the ledger" in problem
+
+
+def test_who_verifies_while_others_write_sees_no_problem(
+    tmp_path: Path, writers: list[Writer]
+) -> None:
+    ledger = make_ledger(LocalFiles(tmp_path / "ledger"))
+    statements = LocalFiles(tmp_path / "evidence")
+    for one in writers[:2]:
+        one.start()
+    sizes: list[int] = []
+    _wait_until_told(writers[0], 1)
+    while not all(one.is_done() for one in writers[:2]):
+        sizes.append(verify_ledger(ledger, statements).size)
+    assert len(sizes) >= 3
+    assert sizes == sorted(sizes)
+    assert verify_ledger(ledger, statements).size == 2 * STATEMENTS

@@ -153,7 +153,8 @@ class Ledger:
             return read_head(data, self.trusted)
         except VerificationFailed as error:
             raise VerificationFailed(
-                f"The head of the ledger {self.files.place} is not trusted: {error}. {RESTORE}"
+                f"The head of the ledger {self.files.place} is not trusted: {error}. {RESTORE} If "
+                "the project's key was replaced, move the ledger away: a new one begins."
             ) from None
 
     def _require_signer(self) -> Ed25519PrivateKey:

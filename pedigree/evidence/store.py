@@ -88,8 +88,6 @@ class EvidenceStore:
             "predicateType": PREDICATES[kind],
             "predicate": predicate,
         }
-        if self.ledger is not None and self.ledger.is_empty():
-            adopt_statements(self)  # those of a project that is older than its ledger
         envelope = sign_statement(content, self.signer)
         digest = sha256_hex(envelope)
         about = cast(dict[str, str], subjects[0]["digest"])["sha256"]
@@ -127,8 +125,9 @@ class EvidenceStore:
             raise VerificationFailed(f"The statement {path} was moved: it speaks of another thing.")
         if not self._is_listed(path):
             raise NotListed(
-                f"The statement {path} is not in the ledger: it was put there without it, or its "
-                "writer was killed. Move it away, or list it with `pedigree ledger adopt`."
+                f"The statement {path} is not in the ledger: it is older than the ledger, was put "
+                "there without it, or its writer was killed. Move it away, or, if you know where "
+                "it came from, list it with `pedigree ledger adopt`."
             )
         return Statement(
             kind,
@@ -179,10 +178,9 @@ class EvidenceStore:
         return [f"{p.parent.name}/{p.name}" for p in paths if not self._is_listed(p)]
 
     def _is_listed(self, path: Path) -> bool:
-        """Whether the ledger has an entry; before its first one there is no ledger to ask."""
-        if self.ledger is None or self.ledger.find(f"{path.parent.name}/{path.name}") is not None:
-            return True
-        return self.ledger.is_empty()
+        # Also where there is no ledger yet: else whoever removes it whole opens every gate.
+        name = f"{path.parent.name}/{path.name}"
+        return self.ledger is None or self.ledger.find(name) is not None
 
     def all(self, kind: str) -> Iterator[Statement]:
         """Yield every trusted statement of a kind, in the order of their paths.
@@ -199,6 +197,8 @@ class EvidenceStore:
             try:
                 statement = self.read(path)
             except NotListed:
+                if self.ledger is None or self.ledger.is_empty():
+                    raise  # nothing is listed: the ledger is gone, or never began
                 continue
             yield statement
 

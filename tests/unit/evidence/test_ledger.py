@@ -332,3 +332,29 @@ def test_a_rival_between_look_and_creation_is_followed() -> None:
     entry = make_ledger(Rival(ledger.files)).append(*make_statement(10), NOW)
     assert entry.sequence == 4
     assert verify_ledger(ledger).size == 4
+
+
+def test_a_slower_writers_older_head_does_not_stay() -> None:
+    """Without a lock another writer may finish between this one's entry and its head."""
+    ledger, statements = fill(1)
+
+    class Slow(Failing):
+        def replace(self, name: str, data: bytes) -> None:
+            if "replace" not in self.calls:
+                write_statement(statements, make_ledger(self.inner), 8)
+            super().replace(name, data)
+
+    name, envelope = make_statement(9)
+    statements.create(name, envelope)
+    make_ledger(Slow(ledger.files)).append(name, envelope, NOW)
+    assert verify_ledger(ledger, statements, grace_seconds=0).size == 3
+
+
+def test_an_entry_of_another_history_is_not_taken_for_a_killed_writers() -> None:
+    ledger, _ = fill(3)
+    other = make_ledger(make_memory())
+    for number in (50, 51, 52, 53):
+        other.append(*make_statement(number), NOW)
+    ledger.files.create(entry_file(4), other.files.read(entry_file(4)) or b"")
+    with pytest.raises(VerificationFailed, match=r"Entry 4 .* does not follow entry 3"):
+        ledger.append(*make_statement(9), NOW)

@@ -308,22 +308,30 @@ def test_a_statement_whose_writer_was_killed_is_listed_when_it_is_written_again(
     assert listed.about(ONE, "snapshot")[1] == []
 
 
-def test_statements_older_than_the_ledger_are_listed_when_it_begins(
+def test_statements_older_than_the_ledger_do_not_count_until_they_are_adopted(
     listed: EvidenceStore,
 ) -> None:
     bare = EvidenceStore(listed.folder, listed.trusted, KEY)
     old = [write(bare, n=2), write(bare, about=TWO)]
-    assert listed.about(ONE, "snapshot") == ([old[0]], [])
+    statements, problems = listed.about(ONE, "snapshot")
+    assert statements == []
+    assert "it is older than the ledger" in problems[0]
+    with pytest.raises(VerificationFailed, match="not in the ledger"):
+        list(listed.all("snapshot"))
     new = write(listed, n=3)
-    found = {one.path for one in listed.about(ONE, "snapshot")[0]}
-    assert found == {old[0].path, new.path}
-    assert listed.find_unlisted() == []
-    later = write(bare, n=4)
-    assert adopt_statements(listed) == [f"{ONE}/{later.path.name}"]
+    assert listed.about(ONE, "snapshot")[0] == [new]
+    assert adopt_statements(listed) == [f"{one.path.parent.name}/{one.path.name}" for one in old]
     assert adopt_statements(listed) == []
-    assert len(listed.about(ONE, "snapshot")[0]) == 3
+    assert len(listed.about(ONE, "snapshot")[0]) == 2
     with pytest.raises(PedigreeError, match="no ledger"):
         adopt_statements(bare)
+
+
+def test_removing_the_ledger_whole_makes_nothing_believed(listed: EvidenceStore) -> None:
+    write(listed)
+    assert listed.ledger
+    shutil.rmtree(listed.ledger.files.place)
+    assert listed.about(ONE, "snapshot")[0] == []
 
 
 def test_a_statement_that_no_trusted_key_signed_is_not_adopted(listed: EvidenceStore) -> None:
