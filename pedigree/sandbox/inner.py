@@ -109,8 +109,8 @@ def verify_built() -> None:
 
 def _answer(settings: dict[str, Any], source: BinaryIO) -> bytes:
     """Return the worker's value as JSON, or what it raised."""
-    # The machine has more cores than the worker has threads to use.
-    os.environ.update(OMP_NUM_THREADS="1", LC_ALL="C.UTF-8")
+    # Not one thread a core: each takes address space, of which there is little.
+    os.putenv("OMP_NUM_THREADS", "1")
     try:
         request = WorkerRequest(
             source.read(),

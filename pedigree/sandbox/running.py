@@ -71,9 +71,7 @@ def run_job(
     paths = tuple(path.absolute() for path in read_only)
     for path in paths:
         if not path.exists():
-            raise PedigreeError(
-                f"{path}, which the worker should read, does not exist: correct it."
-            )
+            raise PedigreeError(f"{path}, which the worker should read, is missing: correct it.")
     located = locate_worker(worker)
     writing = folder_written_atomically(output.absolute()) if output else nullcontext(None)
     with writing as folder:
