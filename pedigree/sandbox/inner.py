@@ -79,7 +79,7 @@ def build(settings: dict[str, Any], keep: int) -> None:
     call("prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
     _drop_capabilities()
     restrict(_paths(settings["readable"]), _paths(settings["writable"]), settings["landlock_abi"])
-    install(program(machine, os.getpid()))
+    install(program(machine, os.getpid(), threads=settings["threads"]))
 
 
 def _paths(names: list[str]) -> list[Path]:

@@ -17,7 +17,8 @@ class Limits:
         memory_bytes: Address space. Importing torch takes about 1 GiB of it.
         cpu_seconds: Processor time of all threads together.
         wall_seconds: Time by the clock, kept by a watchdog outside the worker.
-        threads: Threads beyond those that the user already runs. The kernel exempts root.
+        threads: Threads that the worker may start, 0 for none. The kernel does not count those of
+            root, so whoever runs as root should leave it at 0.
         open_files: Open files.
         file_bytes: Size of each output.
     """
@@ -25,13 +26,13 @@ class Limits:
     memory_bytes: int = 4 * GIB
     cpu_seconds: int = 120
     wall_seconds: float = 180.0
-    threads: int = 32
+    threads: int = 0
     open_files: int = 64
     file_bytes: int = 4 * GIB
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not value > 0:
+            if not (value > 0 or (name == "threads" and value == 0)):
                 raise PedigreeError(
                     f"The sandbox's limit {name} is {value}, which allows nothing: give a number "
                     "above 0."

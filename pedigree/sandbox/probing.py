@@ -69,6 +69,8 @@ def run_sandboxed(
     """Run `package.module:function` so that it can reach nothing but what is named here.
 
     The function takes a `WorkerRequest` and returns something that JSON can hold, at most 1 MiB.
+    What stays visible to it: whether a path exists, its size, times and link target (not its
+    bytes, not a folder's listing), unless bubblewrap hides the path; the time, and the load.
 
     Args:
         worker: The function's name; its module is loaded inside, never here.

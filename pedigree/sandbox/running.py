@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from pedigree.errors import PedigreeError
-from pedigree.files import folder_written_atomically
 from pedigree.sandbox import watchdog
 from pedigree.sandbox.bubblewrap import find_bubblewrap, wrap_command
 from pedigree.sandbox.inner import NOT_BUILT
@@ -28,6 +27,7 @@ from pedigree.sandbox.limits import Limits, kernel_limits
 
 _RESULT_BYTES = 1 << 20
 _SHOWN_BYTES = 600
+_WATCHDOG_SECONDS = 10
 # What an interpreter and its libraries read. Not /proc, not /etc but for the loader's cache.
 _SYSTEM = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/ld.so.cache",
            "/dev/null", "/dev/urandom", "/sys/devices/system/cpu")  # fmt: skip
@@ -67,6 +67,9 @@ def run_job(
     outputs: Sequence[str], limits: Limits, isolation: Isolation,
 ) -> SandboxResult:  # fmt: skip
     """Run the worker at exactly this isolation; see `run_sandboxed` for the arguments."""
+    # Here, because the worker's process imports this package too and needs none of it.
+    from pedigree.files import folder_written_atomically
+
     _check_outputs(output, outputs)
     paths = tuple(path.absolute() for path in read_only)
     for path in paths:
@@ -159,7 +162,11 @@ def _feed_and_wait(process: "subprocess.Popen[bytes]", job: Job, isolation: Isol
                 process.stdin.close()
             except BrokenPipeError:
                 pass  # it ended early; its exit code says why
-            process.wait()
+            # The watchdog is the one that kills; this is for one that was itself killed.
+            process.wait(job.limits.wall_seconds + _WATCHDOG_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return True
         except BaseException:
             process.kill()
             process.wait()
@@ -211,6 +218,7 @@ def _settings(job: Job, isolation: Isolation) -> dict[str, Any]:
         "output": str(job.output) if job.output else None,
         "rlimits": kernel_limits(job.limits, os.getuid()),
         "landlock_abi": isolation.landlock_abi,
+        "threads": job.limits.threads > 0,
         # In bubblewrap the parent is bubblewrap's own first process.
         "parent": os.getpid() if isolation.level < Level.BUBBLEWRAP else None,
     }

@@ -1,6 +1,6 @@
 """The seccomp filter: a list of allowed system calls as a BPF program, written by hand.
 
-    install(program(this_machine(), os.getpid()))
+    install(program(this_machine(), os.getpid(), threads=False))
 
 What is not on the list is refused with EPERM, a call through another instruction set (32-bit code
 on a 64-bit kernel) kills. Landlock guards names and bytes of files; this guards everything else:
@@ -57,8 +57,11 @@ _REFUSE = Instruction(_RETURN, _ERRNO | errno.EPERM)
 _UNKNOWN = Instruction(_RETURN, _ERRNO | errno.ENOSYS)
 
 
-def program(machine: Machine, pid: int) -> list[Instruction]:
-    """Return the filter for the process `pid` (its own number as it sees it) on `machine`."""
+def program(machine: Machine, pid: int, *, threads: bool) -> list[Instruction]:
+    """Return the filter for the process `pid` (its own number as it sees it) on `machine`.
+
+    Without `threads` the process cannot start any.
+    """
     code = [
         Instruction(_LOAD, _ARCH),
         Instruction(_EQUAL, machine.audit_arch, if_true=1),
@@ -67,13 +70,13 @@ def program(machine: Machine, pid: int) -> list[Instruction]:
     ]
     for name in FREE:
         code += _when(number_of(name, machine), [_PERMIT])
-    for name, judgement in _judgements(pid).items():
+    for name, judgement in _judgements(pid, threads).items():
         code += _when(number_of(name, machine), judgement)
     # Also refuses the x32 calls, whose numbers have bit 30 set.
     return [*code, Instruction(_AT_LEAST, NEWEST_KNOWN + 1, if_false=1), _UNKNOWN, _REFUSE]
 
 
-def _judgements(pid: int) -> dict[str, list[Instruction]]:
+def _judgements(pid: int, threads: bool) -> dict[str, list[Instruction]]:
     return {
         "open": _open(1),
         "openat": _open(2),
@@ -84,7 +87,7 @@ def _judgements(pid: int) -> dict[str, list[Instruction]]:
         "prlimit64": [*_demand(0, 0), *_demand(2, 0), *_demand(2, 0, half=1), _PERMIT],
         # abort() and raise() signal the own process.
         "tgkill": _one_of(0, (pid,)),
-        "clone": [*_demand(0, 0, half=1), *_one_of(0, (_THREAD, _THREAD_MUSL))],
+        "clone": [*_demand(0, 0, half=1), *_one_of(0, (_THREAD, _THREAD_MUSL) if threads else ())],
         # Its flags lie behind a pointer, where a filter cannot look; glibc falls back to clone.
         "clone3": [_UNKNOWN],
     }

@@ -225,6 +225,16 @@ def fork_bomb(c: Context) -> str:
 
 
 @action("word")
+def start_many_threads(c: Context) -> str:
+    import threading
+
+    threads = [threading.Thread(target=time.sleep, args=(0.05,)) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    return f"{len(threads)} threads"
+
+
+@action("word")
 def clone3_a_process(c: Context) -> str:
     arguments = (ctypes.c_uint64 * 8)(0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0)
     pid = call("clone3", arguments, 64)

@@ -38,7 +38,7 @@ KILLED = {
 DENIALS = ("[Errno 1] ", "[Errno 13] ", "[Errno 12] ", "[Errno 24] ", "[Errno 27] ", "[Errno 9] ",
            "[Errno 38] ", "MemoryError", "KeyError: 'PEDIGREE_PROBE_SECRET'",
            "PermissionError: no family gives a socket",
-           "not allowed to raise maximum limit")  # fmt: skip
+           "can't start new thread", "not allowed to raise maximum limit")  # fmt: skip
 
 
 @dataclass

@@ -40,7 +40,7 @@ def _malicious(canary: Path, through: bytes) -> bytes:
     return b"c" + through + b"\n(Vtouch " + str(canary).encode() + b"\ntR."
 
 
-@pytest.mark.parametrize("through", [b"os\nsystem", b"posix\nsystem", b"builtins\nexec"])
+@pytest.mark.parametrize("through", [b"os\nsystem", b"builtins\nexec"])
 def test_a_malicious_pickle_never_runs(
     through: bytes, tmp_path: Path, isolation: Isolation
 ) -> None:

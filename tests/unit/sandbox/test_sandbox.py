@@ -65,6 +65,21 @@ def _stand_in(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(module, "find_bubblewrap", lambda: program)
 
 
+def test_it_works_where_user_namespaces_are_denied() -> None:
+    """A user namespace may forbid further ones to whoever is in it: as many containers do."""
+    inside = """
+    echo 0 > /proc/sys/user/max_user_namespaces && ! unshare -U true 2>/dev/null || exit 77
+    exec "$0" -c 'from pedigree.sandbox import *; print(probe_isolation().level.label)'
+    """
+    done = subprocess.run(
+        ["unshare", "-Ur", "sh", "-c", inside, sys.executable],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode in (1, 77):
+        pytest.skip(f"user namespaces cannot be set up to be denied here: {done.stderr}")
+    assert done.stdout == "landlock+seccomp\n"
+
+
 def test_bubblewrap_that_does_not_work_leaves_the_inner_layers(
     tmp_path: Path, isolation: Isolation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,7 +135,8 @@ def test_a_worker_sees_no_environment_no_descriptor_and_its_limits(isolation: Is
 
 
 def test_threads_work(isolation: Isolation) -> None:
-    assert run_sandboxed(f"{HERE}:use_threads", isolation=isolation).value == 6
+    limits = Limits(threads=8)
+    assert run_sandboxed(f"{HERE}:use_threads", limits=limits, isolation=isolation).value == 6
 
 
 def test_outputs_appear_whole(tmp_path: Path, isolation: Isolation) -> None:

@@ -45,7 +45,9 @@ def run_filter(code: list[seccomp.Instruction], number: int, arch: int, *argumen
 def test_every_call_is_answered_and_only_listed_ones_are_allowed(
     machine: syscalls.Machine, number: int, arguments: list[int]
 ) -> None:
-    answer = run_filter(seccomp.program(machine, 1), number, machine.audit_arch, *arguments)
+    answer = run_filter(
+        seccomp.program(machine, 1, threads=True), number, machine.audit_arch, *arguments
+    )
     listed = {syscalls.number_of(name, machine) for name in (*syscalls.FREE, *syscalls.JUDGED)}
     assert answer in (ALLOW, EPERM, ENOSYS)
     assert answer != ALLOW or number in listed
@@ -55,7 +57,7 @@ def test_every_call_is_answered_and_only_listed_ones_are_allowed(
 def test_all_free_calls_are_allowed_and_another_architecture_kills(
     machine: syscalls.Machine,
 ) -> None:
-    code = seccomp.program(machine, 1)
+    code = seccomp.program(machine, 1, threads=True)
     for name in syscalls.FREE:
         number = syscalls.number_of(name, machine)
         if number is not None:
@@ -98,7 +100,7 @@ def test_calls_that_are_judged_by_their_arguments(
 ) -> None:
     number = syscalls.number_of(name, machine)
     assert number is not None
-    code = seccomp.program(machine, 4242)
+    code = seccomp.program(machine, 4242, threads=True)
     assert run_filter(code, number, machine.audit_arch, *arguments) == answer
 
 
@@ -126,6 +128,14 @@ def test_the_numbers_are_the_kernels(machine: syscalls.Machine, header: str, pre
     found = {name: int(number) for name, number in re.findall(r"NUMBER_(\w+) (\d+)", done.stdout)}
     ours = {name: syscalls.number_of(name, machine) for name in syscalls.NUMBERS}
     assert found == {name: number for name, number in ours.items() if number is not None}
+
+
+@pytest.mark.parametrize("machine", [X86, ARM], ids=lambda machine: machine.name)
+def test_without_threads_none_starts(machine: syscalls.Machine) -> None:
+    number = syscalls.number_of("clone", machine)
+    assert number is not None
+    code = seccomp.program(machine, 1, threads=False)
+    assert run_filter(code, number, machine.audit_arch, THREAD) == EPERM
 
 
 def test_the_layout_of_an_instruction_is_the_kernels() -> None:
