@@ -49,9 +49,13 @@ def test_imports_go_one_way(path: Path) -> None:
 def test_nothing_unpickles_and_the_library_reads_no_environment(path: Path) -> None:
     text = path.read_text()
     loaders = ("import pickle", "torch.load(", "import joblib", "yaml.load(")
-    for word in (*loaders, "trust_remote_code=True"):
-        assert word not in text
     name = path.relative_to(REPOSITORY).as_posix()
+    # The one place where a checkpoint is opened, weights only, and only ever within the sandbox.
+    sandboxed = (
+        {"torch.load("} if name == "pedigree/sandbox/workers/load_weights.py" else set[str]()
+    )
+    for word in {*loaders, "trust_remote_code=True"} - sandboxed:
+        assert word not in text
     if name.startswith("pedigree/") and name != "pedigree/cli.py":
         assert "os.environ" not in text
         assert "datetime.now(" not in text

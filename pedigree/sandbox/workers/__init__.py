@@ -1,0 +1,1 @@
+"""What runs inside the sandbox: each module has a function of a `WorkerRequest`."""
