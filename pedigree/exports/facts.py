@@ -71,13 +71,13 @@ def collect_facts(store: EvidenceStore, digest: str) -> Facts:
         VerificationFailed: a statement on the way is not signed by a trusted key, or was changed.
     """
     record = read_record(find_training(store, digest))
+    claims = tuple(_follow(store, digest, record))  # first: it says why a link is not trusted
     answers = explain_model(store, digest)
     if answers.missing:
         raise EvidenceMissing(
             f"Model {digest} cannot be exported: no trusted statement says "
             f"{'; '.join(answers.missing)}. Restore the evidence, or run the pipeline again."
         )
-    claims = tuple(_follow(store, digest, record))
     by_kind = {kind: [c for c in claims if c.kind == kind] for kind in ("snapshot", "evaluation")}
     mine = f"sha256:{hex_of(record.inputs.training.digest)}"
     return Facts(

@@ -8,7 +8,7 @@
 #
 # A script that came with what it verifies can lie. This one is the same for every export: compare it
 # with the copy in Pedigree's own package, or put that copy here instead; it must then still pass.
-set -u
+set -eu
 export LC_ALL=C
 failed=
 trap '[ -z "$failed" ] || exit 1' EXIT
@@ -57,11 +57,11 @@ rest=${rest%']}'}
 # 3. The envelope says the same: other tools read that file.
 text=$(printf %s "$payload" | openssl base64 -A)
 sig=$(openssl base64 -A -in "$here/export.signature")
-keyid=$(openssl pkey -pubin -in "$key" -outform DER | sha256sum)
+keyid=$(openssl pkey -pubin -in "$key" -outform DER | sha256sum) || fail "sha256sum is missing"
 keyid=${keyid%% *}
 envelope='{"payload":"'$text'","payloadType":"'$kind'","signatures":[{"keyid":"'$keyid'","sig":"'$sig'"}]}'
 wanted=$(printf %s "$envelope" | sha256sum)
-found=$(sha256sum <"$here/export.dsse.json")
+found=$(sha256sum <"$here/export.dsse.json") || fail "export.dsse.json is missing"
 [ -n "$found" ] && [ "$found" = "$wanted" ] ||
     fail "export.dsse.json is not the envelope of what was signed"
 
@@ -86,7 +86,7 @@ while [ -n "$rest" ]; do
     '' | .* | *[!a-z0-9.-]*) fail "the signed list has a file with a name that no export has" ;;
     esac
     [ -f "$here/$name" ] && [ ! -L "$here/$name" ] || fail "$name is missing"
-    found=$(sha256sum <"$here/$name")
+    found=$(sha256sum <"$here/$name") || fail "$name cannot be read"
     [ "${found%% *}" = "$digest" ] || fail "$name was changed"
     known=$known$name/
     list="$list$digest  $name

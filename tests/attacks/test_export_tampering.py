@@ -66,7 +66,7 @@ def _verify(export: Path, *arguments: Path) -> bool:
     """Whether verify.sh accepts, run in an empty environment."""
     done = subprocess.run(
         ["/usr/bin/env", "-i", "PATH=/usr/bin:/bin", "sh", "verify.sh", *map(str, arguments)],
-        cwd=export, capture_output=True, text=True, check=False,
+        cwd=export, capture_output=True, check=False,
         stdin=subprocess.DEVNULL, timeout=60,
     )  # fmt: skip
     return done.returncode == 0
@@ -140,7 +140,7 @@ def _promoted_by_name(project: Project) -> str:
 def test_claims_hold_the_whole_way_from_the_model_to_its_sources(
     exported: tuple[Export, Path, Project], export: Path
 ) -> None:
-    made, key, project = exported
+    made, _, project = exported
     trusted = open_store(project, project.policy()).trusted
     lines = (export / "claims.jsonl").read_bytes().splitlines()
     said = [verify_envelope(line, trusted) for line in lines]
