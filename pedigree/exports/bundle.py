@@ -14,7 +14,7 @@
 
 The last three say the same: openssl reads the last two, other DSSE tools the envelope.
 
-    >>> export_model(project, "sha256:9f2c…", Path("export"), datetime.now(UTC)).files[0].path
+    >>> export_model(project, "sha256:9f2c…", Path("export"), now).files[0].path
     'bom.cdx.json'
 """
 
@@ -31,7 +31,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pedigree import __version__
 from pedigree.digests import JSON, FileEntry, Manifest, hex_of, sha256_hex
 from pedigree.errors import PedigreeError
-from pedigree.evidence.signing import PAYLOAD_TYPE, key_id, sign_statement
+from pedigree.evidence.signing import (
+    DEVELOPMENT_KEY,
+    PAYLOAD_TYPE,
+    key_id,
+    load_development_key,
+    sign_statement,
+)
 from pedigree.evidence.store import STATEMENT_TYPE, open_store
 from pedigree.exports.bom import describe_bom
 from pedigree.exports.card import write_card
@@ -73,14 +79,9 @@ def export_model(project: Project, digest: str, folder: Path, now: datetime) -> 
             model cannot be listed, or the disk is full.
     """
     _require_free(folder)
-    store = open_store(project, project.policy(), write=True)
-    if store.signer is None:
-        raise PedigreeError(
-            "The export cannot be signed: the policy accepts no development key, and there is no "
-            "other. Export where a key is, or allow development keys in policy.yaml."
-        )
-    facts = collect_facts(store, digest)
+    facts = collect_facts(open_store(project, project.policy()), digest)
     require_unchanged(project, facts.record)
+    signer = _open_signer(project)
     content = _write_contents(project, facts, now)
     signed = tuple(
         FileEntry(path=name, size=len(data), sha256=sha256_hex(data))
@@ -92,7 +93,7 @@ def export_model(project: Project, digest: str, folder: Path, now: datetime) -> 
         "exportedOn": now.astimezone(UTC).isoformat(),
         "exporter": {"pedigree": __version__},
     }
-    content |= sign_files(signed, predicate, store.signer)
+    content |= sign_files(signed, predicate, signer)
     if folder.is_dir():
         folder.rmdir()  # it is empty, and is replaced as a whole
     with folder_written_atomically(folder) as partial:
@@ -100,8 +101,18 @@ def export_model(project: Project, digest: str, folder: Path, now: datetime) -> 
             (partial / name).write_bytes(data)
     if (folder / MESSAGE).read_bytes() != content[MESSAGE]:
         raise PedigreeError(f"Another export was written to {folder} meanwhile: give another one.")
-    key = key_id(store.signer.public_key())
+    key = key_id(signer.public_key())
     return Export(folder, digest, key, len(facts.claims), signed)
+
+
+def _open_signer(project: Project) -> Ed25519PrivateKey:
+    """Return the key that is here; to make another one would sign what nobody trusts."""
+    if not (project.keys / DEVELOPMENT_KEY).is_file():
+        raise PedigreeError(
+            f"The export cannot be signed: there is no private key in {project.keys}. Export where "
+            "the model was trained."
+        )
+    return load_development_key(project.keys)
 
 
 def _require_free(folder: Path) -> None:

@@ -51,6 +51,11 @@ case $payload in
 *"$about"*']}') ;;
 *) fail "what was signed is a statement, but not about an export" ;;
 esac
+subject=${payload#*'"model":{"digest":{"sha256":"'}
+subject=${subject%%'"'*}
+case $subject in
+'' | *[!0-9a-f]*) fail "the signed list names no model" ;;
+esac
 rest=${payload##*"$about"}
 rest=${rest%']}'}
 
@@ -104,7 +109,8 @@ for path in "$here"/* "$here"/.[!.]* "$here"/..?*; do
     *) fail "${path##*/} is not in the signed list" ;;
     esac
 done
-printf 'OK: %s files are as the owner of key %s signed them.\n' "$count" "$keyid"
+printf 'OK: %s files about model sha256:%s are as the owner of key %s signed them.\n' \
+    "$count" "$subject" "$keyid"
 
 # 6. The model, where it was given: its files, and nothing else.
 if [ -z "$model" ]; then

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
-from pedigree.evidence.signing import PUBLIC_KEY, verify_envelope
+from pedigree.evidence.signing import DEVELOPMENT_KEY, PUBLIC_KEY, verify_envelope
 from pedigree.evidence.store import open_store
 from pedigree.exports.bundle import Export, export_model
 from pedigree.project import Project
@@ -356,8 +356,19 @@ def test_a_policy_that_accepts_no_development_key_exports_nothing(
     settings = yaml.safe_load(policy.read_text())
     settings["keys"] = {**settings.get("keys", {}), "accept_development_keys": False}
     policy.write_text(yaml.safe_dump(settings))
-    with pytest.raises(PedigreeError, match="cannot be signed"):
+    with pytest.raises(VerificationFailed, match="not trusted"):
         export_model(trained_copy, model, tmp_path / "export", NOW)
+    assert not (tmp_path / "export").exists()
+
+
+def test_a_machine_with_the_public_key_alone_makes_no_key_and_exports_nothing(
+    trained_copy: Project, tmp_path: Path
+) -> None:
+    (trained_copy.keys / DEVELOPMENT_KEY).unlink()
+    with pytest.raises(PedigreeError, match="no private key"):
+        export_model(trained_copy, _promoted(trained_copy), tmp_path / "export", NOW)
+    assert [path.name for path in trained_copy.keys.iterdir()] == [PUBLIC_KEY]
+    assert not (tmp_path / "export").exists()
 
 
 def test_a_row_of_the_model_can_be_proven_from_the_signed_statement_alone(

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ from pedigree.exports.bundle import (
     sign_files,
 )
 
-Make = Callable[..., Path]
+MODEL = "0123456789abcdef" * 4
 
 
 def _key(folder: Path, name: str = "key.pem") -> tuple[Ed25519PrivateKey, Path]:
@@ -53,7 +52,7 @@ def made(tmp_path: Path) -> tuple[Path, Path, Ed25519PrivateKey]:
     return export, public, key
 
 
-def _write(export: Path, key: Ed25519PrivateKey, **predicate: str) -> None:
+def _write(export: Path, key: Ed25519PrivateKey) -> None:
     model = {"weights.bin": b"weights", "adapter/weights.bin": b"\0\1"}
     listed = "".join(f"{sha256_hex(data)}  {name}\n" for name, data in sorted(model.items()))
     content = {
@@ -65,7 +64,8 @@ def _write(export: Path, key: Ed25519PrivateKey, **predicate: str) -> None:
         FileEntry(path=name, size=len(data), sha256=sha256_hex(data))
         for name, data in sorted(content.items())
     )
-    content |= sign_files(files, {"claims": 1, "note": 'é "subject":[ ', **predicate}, key)
+    about = {"name": 'é "subject":[ ', "digest": {"sha256": MODEL}}
+    content |= sign_files(files, {"claims": 1, "model": about}, key)
     export.mkdir(exist_ok=True)
     for name, data in content.items():
         (export / name).write_bytes(data)
@@ -85,7 +85,7 @@ def test_an_export_is_accepted_by_every_shell_here(
     before = {path: path.stat().st_mtime_ns for path in export.iterdir()}
     done = _verify(export, public, shell=shell)
     assert done.returncode == 0, done.stderr
-    assert "OK: 3 files" in done.stdout
+    assert f"OK: 3 files about model sha256:{MODEL} are" in done.stdout
     assert "not looked at" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in export.iterdir()} == before
 
