@@ -235,3 +235,28 @@ def _restore(model: Path) -> None:
     (model / "adapter").mkdir(parents=True)
     (model / "weights.bin").write_bytes(b"weights")
     (model / "adapter" / "weights.bin").write_bytes(b"\0\1")
+
+
+# Edits of one byte that would each take out one of the script's checks, its own digest's included.
+ONE_BYTE = [
+    ("set -eu", "set -xu"),
+    ("fail() {", "fall() {"),
+    ("    false #", "    fal#e #"),
+    ("    exit 1\n}", "    exit 0\n}"),
+    ('[ "${found%% *}" = "$digest" ]', '[ "${found%% *}" > "$digest" ]'),
+    ('while [ -n "$rest" ]', 'while [ -z "$rest" ]'),
+    ("$name was changed", "$name was chanced"),
+    ("sha256sum -c -)", "sha256sum -c ;)"),
+    ("\nlist=\n", "\nmist=\n"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), ONE_BYTE)
+def test_one_edit_of_the_script_does_not_hide_itself(
+    made: tuple[Path, Path, Ed25519PrivateKey], old: str, new: str
+) -> None:
+    export, public, _ = made
+    text = read_script().decode()
+    assert old in text
+    (export / "verify.sh").write_text(text.replace(old, new, 1))
+    assert _verify(export, public).returncode != 0
