@@ -39,7 +39,8 @@ def _verify(
     return subprocess.run(
         [shutil.which(shell) or shell, str(export / "verify.sh"), *map(str, arguments)],
         env={"PATH": path}, capture_output=True, text=True, check=False,
-        stdin=subprocess.DEVNULL, timeout=60,
+        # An edited script may write: not into the repository.
+        cwd=export.parent, stdin=subprocess.DEVNULL, timeout=60,
     )  # fmt: skip
 
 
