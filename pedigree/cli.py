@@ -137,6 +137,16 @@ def _build_parser() -> argparse.ArgumentParser:
     ledger.add_argument("--json", action="store_true")
     ledger.set_defaults(command=_ledger)
 
+    export = commands.add_parser("export", help="one folder that verifies without Pedigree")
+    export.add_argument("model", metavar="MODEL")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    export.set_defaults(command=_export)
+
+    prove = commands.add_parser("prove", help="that a row is, or is not, in a snapshot")
+    prove.add_argument("row", metavar="ROW", help="row id: 64 digits")
+    prove.add_argument("--in", dest="snapshot", required=True, metavar="SNAPSHOT")
+    prove.set_defaults(command=_prove)
+
     admit = commands.add_parser("admit", help="judge an outside model; runs nothing")
     admit.add_argument("path", type=Path, metavar="PATH")
     admit.add_argument("--json", action="store_true")
@@ -378,6 +388,36 @@ def _ledger(options: argparse.Namespace) -> int:
     else:
         print(f"The ledger holds: {seen.size} statements, the newest entry sha256:{seen.entry}.")
         print("\n".join(f"  listed {name}" for name in adopted), end="\n" if adopted else "")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from pedigree.evidence.store import open_store
+    from pedigree.exports.bundle import export_model
+    from pedigree.registry import find_model
+
+    project = _open(options)
+    policy = project.policy()
+    model = find_model(open_store(project, policy), options.model, policy.environments)
+    made = export_model(project, model, options.out, datetime.now(UTC))
+    print(
+        f"{made.folder}: {len(made.files)} files about {made.model}, {made.claims} signed claims.\n"
+        f"Verify it elsewhere with a key that you got another way: sh verify.sh KEY.pem (key "
+        f"{made.key_id})"
+    )
+    return 0
+
+
+def _prove(options: argparse.Namespace) -> int:
+    from pedigree.evidence.store import open_store
+    from pedigree.proofs import prove_row
+    from pedigree.snapshots import open_snapshot
+
+    project = _open(options)
+    store = open_store(project, project.policy())
+    digest = store.find_subject(options.snapshot, "snapshot")
+    zone = store.about(digest, "snapshot")[0][0].predicate["zone"]
+    print(prove_row(open_snapshot(digest, project.snapshots(zone)), options.row).to_json().decode())
     return 0
 
 

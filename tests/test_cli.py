@@ -417,3 +417,20 @@ def test_a_source_is_traced_to_models_and_environments(trained_copy: Project) ->
     code, _, error = _pedigree(trained_copy.root, "trace", "source:nobody")
     assert code == 3
     assert "Nothing is known" in error
+
+
+def test_an_export_verifies_with_openssl_alone_and_a_row_is_proven(
+    trained_copy: Project, tmp_path: Path
+) -> None:
+    code, out, error = _pedigree(trained_copy.root, "export", "production", "--out", "there")
+    assert code == 0, error
+    assert "signed claims" in out
+    folder = trained_copy.root / "there"
+    key = next(trained_copy.keys.glob("development*.pub*"))
+    done = run("sh", str(folder / "verify.sh"), str(key), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (snapshot,) = (trained_copy.snapshots("training")).glob("[0-9a-f]" * 64)
+    row = pq.read_table(snapshot / "part-00000.parquet").column("row_id")[0].as_py()
+    code, out, error = _pedigree(trained_copy.root, "prove", row, "--in", snapshot.name[:16])
+    assert code == 0, error
+    assert json.loads(out)["row_id"] == row
