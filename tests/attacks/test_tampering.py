@@ -154,13 +154,13 @@ def test_each_removed_link_is_unknown(trained_copy: Project, kind: str) -> None:
 
 
 def test_a_forged_verdict_counts_for_nothing(trained_copy: Project) -> None:
-    """A warning is rewritten to say passed: its signature does not fit any more."""
+    """A failed verdict is rewritten to say passed: its signature does not fit any more."""
     digest = _record(trained_copy).inputs.training.digest
     store = open_store(trained_copy, trained_copy.policy())
     verdicts = store.about(digest, "verdict")[0]
-    statement = next(one for one in verdicts if one.predicate["result"] == "WARNED")
+    statement = next(one for one in verdicts if one.predicate["result"] == "FAILED")
     envelope = json.loads(statement.path.read_bytes())
-    payload = base64.b64decode(envelope["payload"]).replace(b"WARNED", b"PASSED")
+    payload = base64.b64decode(envelope["payload"]).replace(b"FAILED", b"PASSED")
     envelope["payload"] = base64.b64encode(payload).decode()
     data = json.dumps(envelope).encode()
     forged = statement.path.with_name(f"verdict-{hashlib.sha256(data).hexdigest()}.dsse.json")
