@@ -341,7 +341,7 @@ def test_what_cannot_be_answered_for_is_not_exported(trained_copy: Project, tmp_
     with pytest.raises(VerificationFailed, match="was changed"):
         export_model(trained_copy, model, target, NOW)
     source.unlink()
-    with pytest.raises(EvidenceMissing, match="no trusted statement says"):
+    with pytest.raises(VerificationFailed, match="was deleted"):
         export_model(trained_copy, model, target, NOW)
     source.write_bytes(kept)
     assert not target.exists()
