@@ -58,6 +58,9 @@ class Cluster:
         command = [
             str(Path(sys.executable).with_name("ray")), "start", "--block",
             "--disable-usage-stats", "--node-ip-address=127.0.0.1",
+            # All nodes are on one machine: of those that share the default port, the first to start
+            # has an agent that takes jobs, and that may not be the head.
+            f"--dashboard-agent-listen-port={free_port()}",
             f"--object-store-memory={STORE_BYTES}", *arguments,
         ]  # fmt: skip
         node = subprocess.Popen(
