@@ -88,6 +88,11 @@ def load_public_key(folder: Path) -> Ed25519PublicKey | None:
 def _make_key(path: Path) -> None:
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    keep_private_key(path, pem)
+
+
+def keep_private_key(path: Path, pem: bytes) -> None:
+    """Write a new private key for the owner alone, whole; one that another process wrote stays."""
     with explain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{PARTIAL}{uuid.uuid4().hex}")

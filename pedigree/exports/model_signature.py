@@ -9,9 +9,6 @@ the list of names and digests beside it, which is signed too, is what a verifier
 """
 
 import base64
-import os
-import uuid
-from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -32,9 +29,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from pedigree.digests import JSON, Manifest, canonical_json, sha256_hex, sorted_manifest
 from pedigree.errors import PedigreeError
-from pedigree.evidence.signing import PAYLOAD_TYPE
+from pedigree.evidence.signing import PAYLOAD_TYPE, keep_private_key
 from pedigree.evidence.store import STATEMENT_TYPE
-from pedigree.files import PARTIAL, explain_disk_errors
 
 MODEL_KEY = "model-signing.pem"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
@@ -61,18 +57,7 @@ def load_model_key(folder: Path) -> EllipticCurvePrivateKey:
 
 def _make_key(path: Path) -> None:
     key = generate_private_key(SECP256R1())
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    with explain_disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{PARTIAL}{uuid.uuid4().hex}")
-        try:
-            handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as out:
-                out.write(pem)
-            with suppress(FileExistsError):  # another process was first: its key stays
-                os.link(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    keep_private_key(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def public_pem(key: EllipticCurvePublicKey) -> bytes:

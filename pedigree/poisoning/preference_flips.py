@@ -41,6 +41,9 @@ def find_flipped_pairs(pairs: Preferences, limits: LabelIssueLimits) -> CheckRes
     findings = {one.row: one for one in _find_contradictions(pairs)}
     contradicting = len(findings)
     told = judgement.calibration.fit >= MIN_GAIN
+    if not told and not findings:
+        reason = "the answers do not tell which is preferred, and no two pairs contradict"
+        return not_applicable(CHECK, reason)
     if told:
         for row in np.flatnonzero(judgement.doubt > judgement.threshold).tolist():
             doubt = float(judgement.doubt[row])

@@ -60,13 +60,16 @@ def test_the_same_answers_preferred_both_ways_contradict() -> None:
     assert result.severity == "WARN"
 
 
-def test_answers_that_tell_nothing_are_said_to_tell_nothing() -> None:
+def test_answers_that_tell_nothing_are_not_judged() -> None:
     draw = random.Random(3)
     pairs = [[f"q{i}", *(" ".join(draw.choices(WORDS, k=8)) for _ in range(2))] for i in range(600)]
     result = find_flipped_pairs(table(pairs), LIMITS)
-    assert result.counts["answers_tell_the_preference"] is False
-    assert result.findings == ()
-    assert "no model could judge" in result.summary
+    assert not result.applicable
+    assert "do not tell which is preferred" in result.summary
+    pairs.append([pairs[7][0], pairs[7][2], pairs[7][1]])
+    contradicted = find_flipped_pairs(table(pairs), LIMITS)
+    assert {one.row for one in contradicted.findings} == {7, 600}
+    assert "no model could judge" in contradicted.summary
 
 
 def test_few_pairs_are_not_judged() -> None:
