@@ -1,0 +1,1 @@
+"""The commands of `pedigree`, a module for each part; heavy modules are imported in each."""

@@ -1,0 +1,173 @@
+"""Sources, checks on tables, drills, and proofs about rows."""
+
+import argparse
+import dataclasses
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pedigree.commands.common import Commands, open_project, print_json
+from pedigree.errors import PedigreeError
+
+
+def add_commands(commands: Commands) -> None:
+    """Add these commands to the command line."""
+    sources = commands.add_parser("sources", help="the declared sources")
+    sources.add_argument("--json", action="store_true")
+    sources.set_defaults(command=_sources)
+    actions = sources.add_subparsers(metavar="ACTION")
+    pin = actions.add_parser("pin", help="pin a source to its present bytes; shows what changed")
+    pin.add_argument("id", metavar="ID")
+    pin.add_argument("--json", action="store_true")
+    pin.set_defaults(command=_pin)
+
+    check = commands.add_parser("check", help="poisoning checks on any table")
+    check.add_argument("file", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
+    check.add_argument("--text", metavar="COL", help="default: text")
+    check.add_argument("--label", metavar="COL", help="default: label, where there is one")
+    check.add_argument("--annotator", metavar="COL")
+    check.add_argument("--collected-at", metavar="COL", help="times: what is young is named")
+    check.add_argument(
+        "--task", choices=["classification", "instruction", "preference"], default="classification"
+    )
+    check.add_argument("--against", metavar="SNAPSHOT", help="digest of a snapshot not to repeat")
+    check.add_argument("--redis", metavar="URL", help="keep the snapshot's sketches there")
+    check.add_argument("--out", type=Path, metavar="FINDINGS.parquet")
+    check.add_argument("--json", action="store_true")
+    check.set_defaults(command=_check)
+
+    drill = commands.add_parser("drill", help="plant known attacks in a copy; what would be seen?")
+    drill.add_argument("--attack", action="append", metavar="A", help="default: every attack")
+    drill.add_argument("--rows", default="10,20,50", metavar="K,K", help="numbers of planted rows")
+    drill.add_argument("--seeds", type=int, default=1, help="drills for each attack and number")
+    drill.add_argument("--plot", type=Path, metavar="FILE.png")
+    drill.add_argument("--json", action="store_true")
+    drill.set_defaults(command=_drill)
+
+    prove = commands.add_parser("prove", help="that a row is, or is not, in a snapshot")
+    prove.add_argument("row", metavar="ROW", help="row id: 64 digits")
+    prove.add_argument("--in", dest="snapshot", required=True, metavar="SNAPSHOT")
+    prove.set_defaults(command=_prove)
+
+
+def _sources(options: argparse.Namespace) -> int:
+    from pedigree.rendering import render_table
+    from pedigree.sources import load_sources
+
+    project = open_project(options)
+    sources = load_sources(project.root / "sources")
+    if options.json:
+        print_json([source.model_dump(mode="json") for source in sources.values()])
+        return 0
+    heading = ["ID", "KIND", "ZONE", "LICENCE", "LABEL BATCH", "PIN", "URI"]
+    rows = [
+        [s.id, s.kind, s.zone, s.licence, s.label_batch or "none", (s.sha256 or "NONE")[:12], s.uri]
+        for s in sources.values()
+    ]
+    print(render_table([heading, *rows]))
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from pedigree.evidence.policy import CheckLimits
+    from pedigree.inspection import (
+        Selection,
+        inspect_file,
+        inspect_instructions,
+        inspect_preferences,
+        summarise,
+    )
+    from pedigree.rendering import render_results
+
+    against = None
+    if options.against:
+        from pedigree.snapshot_index import open_snapshot_index
+
+        against = open_snapshot_index(open_project(options), options.against, options.redis)
+    elif options.redis:
+        raise PedigreeError("--redis says where the sketches of --against are: name a snapshot.")
+    if options.task != "classification" and (against or options.text or options.label):
+        raise PedigreeError(
+            f"--task {options.task} has columns of its own: leave out --text, --label and "
+            "--against."
+        )
+    limits = CheckLimits()
+    if options.task == "instruction":
+        results = inspect_instructions(options.file, limits)
+    elif options.task == "preference":
+        results = inspect_preferences(options.file, limits, options.annotator)
+    else:
+        selection = Selection(options.text, options.label, options.annotator, options.collected_at)
+        results = inspect_file(options.file, selection, limits, against, now=datetime.now(UTC))
+    if options.out is not None:
+        from pedigree.findings import write_findings
+
+        write_findings(results, options.out)
+    if options.json:
+        print_json({"file": str(options.file), "checks": summarise(results)})
+    else:
+        print(render_results(results))
+    return 0 if all(result.passed for result in results) else 1
+
+
+def _drill(options: argparse.Namespace) -> int:
+    from pedigree.drilling import drill_training_snapshot
+    from pedigree.rendering import render_table
+
+    try:
+        rows = [int(one) for one in options.rows.split(",")]
+    except ValueError:
+        raise PedigreeError(
+            f"--rows {options.rows!r}: expected whole numbers, as in 10,20,50."
+        ) from None
+    result, verdict = drill_training_snapshot(
+        open_project(options), options.attack, rows, options.seeds, datetime.now(UTC)
+    )
+    if options.plot is not None:
+        from pedigree.files import write_atomically
+
+        write_atomically(options.plot, result.plot())
+    if options.json:
+        floors = {name: dataclasses.asdict(floor) for name, floor in result.floors.items()}
+        print_json({"cells": result.to_records(), "floors": floors, "summary": verdict.summary})
+    else:
+        heading = ["ATTACK", "PLANTED", "DRILLS", "ALARM RATE", "ROWS NAMED", "CLEAN ROWS NAMED"]
+        names = ("attack", "planted_rows", "drills", "alarm_rate", "tpr", "fpr")
+        lines = [[str(record[name]) for name in names] for record in result.to_records()]
+        print(render_table([heading, *lines]))
+        print("\n".join(f"{name}: {result.describe_floor(name)}" for name in result.floors))
+    return 0 if verdict.passed else 1
+
+
+def _prove(options: argparse.Namespace) -> int:
+    from pedigree.evidence.store import open_store
+    from pedigree.proofs import prove_row
+    from pedigree.snapshots import open_snapshot
+
+    project = open_project(options)
+    store = open_store(project, project.policy())
+    digest = store.find_subject(options.snapshot, "snapshot")
+    zone = store.about(digest, "snapshot")[0][0].predicate["zone"]
+    print(prove_row(open_snapshot(digest, project.snapshots(zone)), options.row).to_json().decode())
+    return 0
+
+
+def _pin(options: argparse.Namespace) -> int:
+    from pedigree.pinning import repin_source
+
+    change = repin_source(open_project(options), options.id, datetime.now(UTC))
+    if options.json:
+        print_json(dataclasses.asdict(change))
+        return 0
+    if change.new == change.old:
+        print(f"{change.source} is unchanged: sha256 {change.new}.")
+        return 0
+    print(f"{change.source} was pinned to {change.old or 'nothing'},\n  now to {change.new}.")
+    labels = ", ".join(f"{label} {count}" for label, count in change.labels.items())
+    print(f"  {change.rows} rows ({labels}); revision {change.revision}")
+    if change.added is None:
+        print("  The documents of the old pin are not here, so rows cannot be compared.")
+    else:
+        print(f"  {change.added} rows added, {change.removed} removed, {change.changed} changed")
+    for example in change.examples:
+        print(f"    {example}")
+    return 0

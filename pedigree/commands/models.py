@@ -1,0 +1,174 @@
+"""Questions about models: what they are, whether they hold, whether they can be made again."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pedigree.commands.common import Commands, open_project, print_json
+from pedigree.errors import EvidenceMissing
+
+
+def add_commands(commands: Commands) -> None:
+    """Add these commands to the command line."""
+    models = commands.add_parser("models", help="one line a model")
+    models.add_argument("--json", action="store_true")
+    models.set_defaults(command=_models)
+
+    why = commands.add_parser("why", help="the five questions about a model")
+    why.add_argument(
+        "model", metavar="MODEL", help="digest, name@alias, name:version or environment"
+    )
+    why.add_argument("--json", action="store_true")
+    why.set_defaults(command=_why)
+
+    verify = commands.add_parser("verify", help="a model's files against its signed record")
+    verify.add_argument("model", metavar="MODEL|DIR")
+    verify.add_argument("--json", action="store_true")
+    verify.set_defaults(command=_verify)
+
+    rebuild = commands.add_parser("rebuild", help="train a recorded model again and compare")
+    which = rebuild.add_mutually_exclusive_group(required=True)
+    which.add_argument("model", metavar="MODEL", nargs="?")
+    which.add_argument("--record", type=Path, metavar="FILE", help="a training statement or record")
+    rebuild.add_argument("--json", action="store_true")
+    rebuild.set_defaults(command=_rebuild)
+
+    trace = commands.add_parser("trace", help="where something went, and where it came from")
+    trace.add_argument("thing", metavar="KIND:NAME", help="such as source:tweets")
+    trace.add_argument("--json", action="store_true")
+    trace.set_defaults(command=_trace)
+
+    export = commands.add_parser("export", help="one folder that verifies without Pedigree")
+    export.add_argument("model", metavar="MODEL")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    export.set_defaults(command=_export)
+
+
+def _models(options: argparse.Namespace) -> int:
+    from pedigree.evidence.store import open_store
+    from pedigree.lineage import list_models
+    from pedigree.rendering import render_models
+
+    project = open_project(options)
+    models = list(list_models(open_store(project, project.policy())))
+    if options.json:
+        print_json([dataclasses.asdict(model) for model in models])
+    else:
+        print(render_models(models) if models else "No model is attested yet: run `pedigree run`.")
+    return 0
+
+
+def _why(options: argparse.Namespace) -> int:
+    from pedigree.evidence.store import open_store
+    from pedigree.lineage import QUESTIONS, explain_model
+    from pedigree.registry import find_model
+    from pedigree.rendering import render_answers
+
+    project = open_project(options)
+    policy = project.policy()
+    store = open_store(project, policy)
+    answers = explain_model(store, find_model(store, options.model, policy.environments))
+    if options.json:
+        pairs = zip(QUESTIONS, answers.answers, strict=True)
+        print_json(
+            {
+                "model": answers.model,
+                "name": answers.name,
+                "complete": answers.complete,
+                "missing": answers.missing,
+                "answers": [{"question": question, **answer} for question, answer in pairs],
+            }
+        )
+    else:
+        print(render_answers(answers))
+    return 0 if answers.complete else EvidenceMissing.exit_code
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from pedigree.evidence.store import open_store
+    from pedigree.verification import verify_folder, verify_model
+
+    project = open_project(options)
+    store = open_store(project, project.policy())
+    if Path(options.model).is_dir():
+        verified = verify_folder(project, store, Path(options.model))
+    else:
+        verified = verify_model(project, store, options.model)
+    if options.json:
+        print_json({**dataclasses.asdict(verified), "folder": str(verified.folder)})
+    else:
+        print(
+            f"{verified.name} {verified.digest}: all {verified.files} files are the recorded ones\n"
+            f"  in {verified.folder}\n  by the signed statement {verified.statement}"
+        )
+    return 0
+
+
+def _rebuild(options: argparse.Namespace) -> int:
+    from pedigree.evidence.store import open_store
+    from pedigree.rebuild import read_record_file, read_statement, rebuild_model
+    from pedigree.registry import find_model, find_training
+    from pedigree.rendering import render_rebuild
+
+    project = open_project(options)
+    policy = project.policy()
+    store = open_store(project, policy)
+    if options.record is not None:
+        recorded = read_record_file(options.record, store)
+    else:
+        digest = find_model(store, options.model, policy.environments)
+        recorded = read_statement(find_training(store, digest))
+    outcome = rebuild_model(
+        project,
+        recorded,
+        clock=lambda: datetime.now(UTC),
+        report=_show_progress,
+        inherited=dict(os.environ),
+    )
+    if options.json:
+        print_json({**dataclasses.asdict(outcome), "holds": outcome.holds})
+    else:
+        print(render_rebuild(outcome))
+    return 0 if outcome.holds else 1
+
+
+def _trace(options: argparse.Namespace) -> int:
+    from pedigree.evidence.store import open_store
+    from pedigree.rendering import render_trace
+    from pedigree.tracing import rows_of, trace_thing, update_index
+
+    project = open_project(options)
+    update_index(project.lineage, open_store(project, project.policy()), rows_of(project))
+    trace = trace_thing(project.lineage, options.thing)
+    if options.json:
+        print_json(dataclasses.asdict(trace))
+    else:
+        print(render_trace(trace))
+    return EvidenceMissing.exit_code if trace.unindexed else 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from pedigree.evidence.store import open_store
+    from pedigree.exports.bundle import export_model
+    from pedigree.registry import find_model
+
+    project = open_project(options)
+    policy = project.policy()
+    model = find_model(open_store(project, policy), options.model, policy.environments)
+    made = export_model(project, model, options.out, datetime.now(UTC))
+    print(
+        f"{made.folder}: {len(made.files)} files about {made.model}, {made.claims} signed claims.\n"
+        f"Verify it elsewhere with a key that you got another way: sh verify.sh KEY.pem (key "
+        f"{made.key_id})"
+    )
+    return 0
+
+
+def _show_progress(record: dict[str, Any]) -> None:
+    if sys.stderr.isatty() and "step" in record:
+        end = "\n" if record["step"] == record["steps"] else ""
+        print(f"\rtraining: step {record['step']} of {record['steps']}", end=end, file=sys.stderr)
