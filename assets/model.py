@@ -153,7 +153,7 @@ def model_attestation(
     """The signed training record (SLSA provenance): all that the model was made of."""
     digest = find_digest(context, "fine_tuned_model")
     evaluation = find_digest(context, "model_evaluation")
-    statement = attest_model(project.open(), digest)
+    statement = attest_model(project.open(), digest, project.now())
     return materialised(
         statement.digest,
         {"fine_tuned_model": digest, "model_evaluation": evaluation},

@@ -30,7 +30,8 @@ class ProjectResource(dg.ConfigurableResource):
 
     def open(self) -> Project:
         """Return the project."""
-        return Project(Path(self.root), Path(self.downloads) if self.downloads else None)
+        downloads = Path(self.downloads) if self.downloads else None
+        return Project(Path(self.root), downloads, variables=dict(os.environ))
 
     def now(self) -> datetime:
         """Return the time: the library reads no clock by itself."""

@@ -93,6 +93,20 @@ def _list_changes(root: Path) -> list[str]:
     )
 
 
+def list_uncommitted(root: Path, names: Sequence[str]) -> list[str] | None:
+    """Return which of `names` below `root` differ from the last commit; None where there is none.
+
+    A file that is neither there nor in the commit does not differ.
+    """
+    if _git(root, "rev-parse", "--verify", "HEAD") is None:
+        return None
+    return [
+        name
+        for name in names
+        if _git(root, "status", "--porcelain", "--ignored", "--untracked-files=all", "--", name)
+    ]
+
+
 def _is_importable(root: Path, name: str) -> bool:
     top, _, rest = name.partition("/")
     return not rest or top in CODE_FOLDERS or (root / top / "__init__.py").is_file()

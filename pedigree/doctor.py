@@ -17,12 +17,14 @@ from typing import cast
 from pedigree import tracking
 from pedigree.capture import find_code_root
 from pedigree.errors import PedigreeError
+from pedigree.evidence.revocations import find_revocations
 from pedigree.evidence.store import EvidenceStore, adopt_statements, open_store
 from pedigree.files import PARTIAL
 from pedigree.launching import examine_dagster
 from pedigree.locks import InUse, hold
 from pedigree.project import Project, Zone
-from pedigree.registry import find_promoted
+from pedigree.registry import alias_of, find_training, list_promotions
+from pedigree.training.record import read_record
 from pedigree.versioning import DvcPointer, read_pointer, write_pointer
 
 _PLACES = ("data", "models", "digests", "metrics", "sources", ".pedigree")
@@ -147,18 +149,28 @@ def _find_mlflow_orphans(project: Project) -> Iterator[Problem]:
 
 
 def _find_alias_drift(project: Project, store: EvidenceStore) -> Iterator[Problem]:
-    for environment in sorted(project.policy().environments):
-        promoted = find_promoted(store, environment)
-        if promoted is None:
-            continue
-        found = tracking.find_alias(project, promoted.name, environment)
-        if found != promoted.version:
+    """The alias follows the ledger: the newest promotion, or nothing where that was revoked."""
+    newest = {(one.environment, one.tenant): one for one in list_promotions(store)}
+    for (environment, tenant), promoted in sorted(newest.items(), key=str):
+        alias = alias_of(environment, tenant)
+        found = tracking.find_alias(project, promoted.name, alias)
+        record = read_record(find_training(store, promoted.model))
+        revoked = bool(find_revocations(store, record.ingredients()))
+        if revoked and found is not None:
             yield Problem(
                 "mlflow-alias",
-                f"MLflow's alias {promoted.name}@{environment} points at version "
-                f"{found or 'none'}, but {environment} was given version {promoted.version}",
+                f"MLflow's alias {promoted.name}@{alias} points at version {found}, but what "
+                f"{alias} was given last is revoked",
+                "remove the alias, and promote another model",
+                lambda p=promoted, a=alias: tracking.remove_alias(project, p.name, a),
+            )
+        elif not revoked and found != promoted.version:
+            yield Problem(
+                "mlflow-alias",
+                f"MLflow's alias {promoted.name}@{alias} points at version "
+                f"{found or 'none'}, but {alias} was given version {promoted.version}",
                 "set the alias back to what was promoted",
-                lambda p=promoted, e=environment: tracking.set_alias(project, p.name, e, p.version),
+                lambda p=promoted, a=alias: tracking.set_alias(project, p.name, a, p.version),
             )
 
 

@@ -49,7 +49,7 @@ def run_jobs(
     if profile is not None:
         command += ["--profile", profile]
     code = _start(project, "pipelines.run", command, environment).returncode
-    if code == 0 and (job == "promote" or (job is None and until == "release")):
+    if code == 0 and (job == "release" or (job is None and until == "release")):
         print(_summarise(project))
     return code
 

@@ -19,8 +19,15 @@ from typing import Any, cast
 
 from pedigree.digests import JSON
 from pedigree.errors import VerificationFailed
+from pedigree.evidence.revocations import find_revocations
 from pedigree.evidence.store import EvidenceStore, Statement
-from pedigree.registry import Promotion, find_training, list_promotions
+from pedigree.registry import (
+    Promotion,
+    alias_of,
+    environment_uri,
+    find_training,
+    list_promotions,
+)
 from pedigree.training.record import SnapshotInput, TrainingRecord, read_record
 
 UNKNOWN = "UNKNOWN"
@@ -256,23 +263,46 @@ def _explain_release(
                 "policy": promotion.policy,
                 "approvals_demanded": promotion.statement.predicate["approvalsDemanded"],
                 "approved_by": list(promotion.approvals),
-                "tenant": "none: one tenant",
+                "tenant": promotion.tenant or "all",
+                "carries": list(promotion.statement.predicate.get("carries", [])),
+                "waivers": list(promotion.statement.predicate.get("waivers", [])),
+                # Statements from before the keys had roles were all signed with such a key.
+                "development_keys": promotion.statement.predicate.get("developmentKeys", True),
                 "statement": promotion.statement.digest,
             }
             for promotion in promotions
         ],
         "attestation": training.digest,
+        "trained_by": store.owner(training),
+        "revoked": list[JSON](find_revocations(store, record.ingredients())),
+        "refused": list[JSON](_explain_refusals(store, record.model_digest)),
         "rebuild": {
             "possible": not obstacles,
             "obstacles": obstacles,
             "commit": inputs.code.commit,
             "lock_sha256": inputs.environment.lock_sha256,
             "mode": inputs.params.mode,
-            "verdict": f"{rebuilt.predicate['verdict']} on {rebuilt.predicate['rebuiltOn']}"
+            "verdict": (
+                f"{rebuilt.predicate['verdict']} on {rebuilt.predicate['rebuiltOn']}, signed by "
+                f"{store.owner(rebuilt)}"
+            )
             if rebuilt
             else "none yet",
         },
     }
+
+
+def _explain_refusals(store: EvidenceStore, digest: str) -> list[dict[str, JSON]]:
+    """Return each promotion that was refused and recorded, oldest first."""
+    refusals = [one.predicate for one in store.about(digest, "refusal")[0]]
+    return [
+        {
+            "environment": str(said["resourceUri"]).removeprefix(environment_uri("", None)),
+            "refused_on": said["timeVerified"],
+            "reasons": list(said["reasons"]),
+        }
+        for said in sorted(refusals, key=lambda said: str(said["timeVerified"]))
+    ]
 
 
 @dataclass(frozen=True)
@@ -288,11 +318,12 @@ class ModelLine:
     approved_by: tuple[str, ...]
     accuracy: float | None
     trained_on: str
+    revoked: bool = False
 
 
 def list_models(store: EvidenceStore) -> Iterator[ModelLine]:
     """Yield every attested model, oldest first; an environment names the model it holds now."""
-    holds = {promotion.environment: promotion for promotion in list_promotions(store)}
+    holds = {alias_of(one.environment, one.tenant): one for one in list_promotions(store)}
     newest: dict[str, Statement] = {}
     for statement in store.all("training"):
         newest["sha256:" + statement.subjects[0]["digest"]["sha256"]] = statement
@@ -314,8 +345,9 @@ def _describe_model(
         base=f"{record.inputs.base.id} {record.inputs.base.digest}",
         adapters=(record.adapter_digest,) if record.adapter_digest else (),
         snapshots=(record.inputs.training.digest,),
-        environments=tuple(sorted(promotion.environment for promotion in mine)),
+        environments=tuple(sorted(alias_of(one.environment, one.tenant) for one in mine)),
         approved_by=tuple(sorted({who for promotion in mine for who in promotion.approvals})),
         accuracy=cast(float, evaluation.predicate["accuracy"]) if evaluation else None,
         trained_on=record.finished_on,
+        revoked=bool(find_revocations(store, record.ingredients())),
     )

@@ -7,7 +7,8 @@ and DVC. Training, evaluation and production data have separate storage roots::
     PosixPath('/p/data/evaluation/snapshots')
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -20,11 +21,17 @@ Zone: TypeAlias = Literal["training", "evaluation", "production"]
 
 @dataclass(frozen=True)
 class Project:
-    """The folder of a project and the places below it; `downloads` is shared between projects."""
+    """The folder of a project and the places below it; `downloads` is shared between projects.
+
+    `variables` is the process's environment, where references to private keys are looked up.
+    """
 
     root: Path
     downloads: Path | None = None
     profile: str | None = None
+    variables: Mapping[str, str] = field(
+        default_factory=dict[str, str], repr=False, compare=False, hash=False
+    )
 
     def params(self) -> Params:
         """Read `params.yaml` with the project's profile."""
@@ -82,8 +89,13 @@ class Project:
 
     @property
     def keys(self) -> Path:
-        """Where development keys lie."""
+        """Where private keys that were made here lie, the development key among them."""
         return self.root / ".pedigree" / "keys"
+
+    @property
+    def trust(self) -> Path:
+        """The file that says whose keys count for what; it belongs into git."""
+        return self.root / "trust" / "keys.json"
 
     @property
     def findings(self) -> Path:
@@ -126,7 +138,12 @@ class Project:
         return self.root / "mlartifacts"
 
 
-def find_project(start: Path, downloads: Path | None = None, profile: str | None = None) -> Project:
+def find_project(
+    start: Path,
+    downloads: Path | None = None,
+    profile: str | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Project:
     """Return the project that `start` lies in: the nearest folder with a `params.yaml`.
 
     Raises:
@@ -134,7 +151,7 @@ def find_project(start: Path, downloads: Path | None = None, profile: str | None
     """
     for folder in (start.resolve(), *start.resolve().parents):
         if (folder / "params.yaml").is_file() and (folder / "policy.yaml").is_file():
-            return Project(folder, downloads, profile)
+            return Project(folder, downloads, profile, variables or {})
     raise PedigreeError(
         f"{start} is not in a Pedigree project: no folder above it has params.yaml and "
         "policy.yaml. Change into the project's folder."

@@ -30,6 +30,18 @@ class Promotion:
     policy: str
     approvals: tuple[str, ...]
     promoted_on: str
+    tenant: str | None = None
+
+
+def environment_uri(environment: str, tenant: str | None) -> str:
+    """Return how statements name an environment, or a tenant's part of it."""
+    uri = f"urn:pedigree:environment:{environment}"
+    return f"{uri}:tenant:{tenant}" if tenant else uri
+
+
+def alias_of(environment: str, tenant: str | None) -> str:
+    """Return the MLflow alias of an environment, or of a tenant's part of it."""
+    return f"{environment}__{tenant}" if tenant else environment
 
 
 def find_model(store: EvidenceStore, name: str, environments: Collection[str]) -> str:
@@ -37,23 +49,28 @@ def find_model(store: EvidenceStore, name: str, environments: Collection[str]) -
 
     Args:
         store: the evidence.
-        name: digest or prefix, environment, `name@alias` (the alias is an environment), or
-            `name:version`.
+        name: digest or prefix, environment or `environment__tenant`, `name@alias` (the alias is
+            such an environment), or `name:version`.
         environments: those that the policy declares.
 
     Raises:
         EvidenceMissing: nothing is known of it.
         PedigreeError: it is no such name.
     """
-    if name in environments:
-        promoted = find_promoted(store, name)
+    environment, _, tenant = name.partition("__")
+    if environment in environments:
+        promoted = find_promoted(store, environment, tenant or None)
         if promoted is None:
             raise EvidenceMissing(f"No model was ever promoted to {name}: run `pedigree run`.")
         return promoted.model
     model_name, at, alias = name.partition("@")
     if at:
         return _last(
-            [p for p in list_promotions(store) if (p.name, p.environment) == (model_name, alias)],
+            [
+                p
+                for p in list_promotions(store)
+                if (p.name, alias_of(p.environment, p.tenant)) == (model_name, alias)
+            ],
             name,
         )
     model_name, colon, version = name.rpartition(":")
@@ -111,15 +128,18 @@ def read_promotion(statement: Statement) -> Promotion:
     """Return what a promotion statement says."""
     said = statement.predicate
     name, _, version = cast(str, said["modelVersion"]).rpartition(":")
+    place = cast(str, said["resourceUri"]).removeprefix(environment_uri("", None))
+    environment, _, tenant = place.partition(":tenant:")
     return Promotion(
         statement,
         "sha256:" + cast(str, statement.subjects[0]["digest"]["sha256"]),
-        cast(str, said["resourceUri"]).rpartition(":")[2],
+        environment,
         name,
         version,
         "sha256:" + cast(str, said["policy"]["digest"]["sha256"]),
         tuple(cast(list[str], said["approvals"])),
         cast(str, said["timeVerified"]),
+        tenant or None,
     )
 
 
@@ -140,7 +160,10 @@ def find_previous_snapshot(store: EvidenceStore) -> str | None:
     return read_record(find_training(store, promotions[-1].model)).inputs.training.digest
 
 
-def find_promoted(store: EvidenceStore, environment: str) -> Promotion | None:
-    """Return what an environment was given last, or None."""
-    found = [one for one in list_promotions(store) if one.environment == environment]
+def find_promoted(
+    store: EvidenceStore, environment: str, tenant: str | None = None
+) -> Promotion | None:
+    """Return what an environment, or a tenant's part of it, was given last, or None."""
+    place = (environment, tenant)
+    found = [one for one in list_promotions(store) if (one.environment, one.tenant) == place]
     return found[-1] if found else None

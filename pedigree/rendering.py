@@ -84,7 +84,8 @@ def _checks(answer: dict[str, Any]) -> list[str]:
 
 
 def _release(answer: dict[str, Any]) -> list[str]:
-    lines = [f"   attested by {answer['attestation']}"]
+    lines = [f"   attested by {answer['attestation']}, signed by {answer['trained_by']}"]
+    lines += [f"   REVOKED: {one}" for one in answer["revoked"]]
     for place in answer["environments"]:
         who = ", ".join(place["approved_by"]) or "no one"
         lines += [
@@ -92,8 +93,15 @@ def _release(answer: dict[str, Any]) -> list[str]:
             f"      approved by {who}: policy {place['policy']} demands "
             f"{place['approvals_demanded']} approvals; tenant: {place['tenant']}",
         ]
+        if place["waivers"]:
+            lines.append(f"      WAIVED: {', '.join(place['waivers'])}")
+        if place["development_keys"]:
+            lines.append("      some of its evidence is signed with a development key")
     if not answer["environments"]:
         lines.append("   promoted to no environment")
+    for one in answer["refused"][-1:]:
+        lines.append(f"   refused for {one['environment']} on {one['refused_on']}:")
+        lines += [f"      - {reason}" for reason in one["reasons"]]
     rebuild = answer["rebuild"]
     can = "yes" if rebuild["possible"] else f"no: {'; '.join(rebuild['obstacles'])}"
     lines.append(
@@ -167,7 +175,7 @@ def render_models(models: Sequence[ModelLine]) -> str:
             ", ".join(map(_short, model.adapters)) or "none",
             ", ".join(map(_short, model.snapshots)),
             UNKNOWN if model.accuracy is None else f"{model.accuracy:.3f}",
-            ", ".join(model.environments) or "none",
+            ("REVOKED " if model.revoked else "") + (", ".join(model.environments) or "none"),
             ", ".join(model.approved_by) or "none",
         ]
         for model in models

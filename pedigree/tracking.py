@@ -168,6 +168,17 @@ def set_alias(project: Project, name: str, alias: str, version: str) -> None:
     connect(project).set_registered_model_alias(name, alias, version)
 
 
+def remove_alias(project: Project, name: str, alias: str) -> None:
+    """Take an alias away; one that is not there stays away."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        connect(project).delete_registered_model_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
 def find_alias(project: Project, name: str, alias: str) -> str | None:
     """Return the version that an alias points at, or None."""
     from mlflow.exceptions import MlflowException

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pedigree.digests import digest_manifest, digest_tree, find_differences
 from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
+from pedigree.evidence.revocations import find_revocations
 from pedigree.evidence.store import EvidenceStore, open_store
 from pedigree.project import Project
 from pedigree.registry import find_model, find_training, require_unchanged
@@ -44,10 +45,12 @@ def verify_model(project: Project, store: EvidenceStore, name: str) -> Verified:
 
     Raises:
         EvidenceMissing: nothing is known of it, or its files are gone.
-        VerificationFailed: a file is missing, extra or changed, or no trusted key signed.
+        VerificationFailed: a file is missing, extra or changed, no trusted key signed, or the
+            model or something that it was made of was revoked.
     """
     statement = find_training(store, find_model(store, name, project.policy().environments))
     record = read_record(statement)
+    _require_valid(store, record)
     require_unchanged(project, record)
     return _verified(record, project.root / record.location, statement.digest)
 
@@ -65,6 +68,7 @@ def verify_folder(project: Project, store: EvidenceStore, folder: Path) -> Verif
     digest = digest_manifest(found)
     if store.about(digest, "training")[0]:
         statement = find_training(store, digest)
+        _require_valid(store, read_record(statement))
         return _verified(read_record(statement), folder, statement.digest)
     files = set(found)
     known = [read_record(statement) for statement in store.all("training")]
@@ -88,6 +92,14 @@ def load_verified_model(project: Project, name: str) -> "TextClassifier":
     from pedigree.training.serving import TextClassifier
 
     return TextClassifier(verified.folder)
+
+
+def _require_valid(store: EvidenceStore, record: TrainingRecord) -> None:
+    revoked = find_revocations(store, record.ingredients())
+    if revoked:
+        raise VerificationFailed(
+            f"Model {record.model_digest} must not be used: {'; '.join(revoked)}."
+        )
 
 
 def _verified(record: TrainingRecord, folder: Path, statement: str) -> Verified:

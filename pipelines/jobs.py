@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.release import ENVIRONMENT
+from pipelines.promotion import promote
 
 _DATA = dg.AssetSelection.groups("sources", "curation", "snapshots")
 _MODEL = dg.AssetSelection.groups("models") | dg.AssetSelection.assets("model_attestation")
@@ -29,8 +30,9 @@ JOBS = [
         description="From the sources to an attested model.",
     ),
     dg.define_asset_job(
-        "promote",
+        "release",
         dg.AssetSelection.assets(f"{ENVIRONMENT}_model"),
-        description=f"Give the attested model to {ENVIRONMENT}, if the policy lets it.",
+        description=f"Give the newest attested model to {ENVIRONMENT}, if the policy lets it.",
     ),
+    promote,
 ]

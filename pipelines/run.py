@@ -23,7 +23,7 @@ JOBS_UNTIL = {
     "snapshot": ["ingest"],
     "checks": ["ingest_and_check"],
     "model": ["retrain"],
-    "release": ["retrain", "promote"],
+    "release": ["retrain", "release"],
 }
 DIGEST_FILES = {"training_snapshot", "evaluation_snapshot", "base_model", "fine_tuned_model"}
 
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipelines.run")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--until", choices=JOBS_UNTIL, default="release")
-    chosen.add_argument("--job", choices=[job.name for job in JOBS])
+    chosen.add_argument("--job", choices=[job.name for job in JOBS if job.name != "promote"])
     parser.add_argument("--profile")
     options = parser.parse_args(arguments)
     try:
@@ -51,7 +51,7 @@ def _run(jobs: list[str], profile: str | None) -> int:
     project = open_this_project(profile)
     project.policy()
     definitions = build_definitions(project)
-    if "promote" in jobs:
+    if "release" in jobs:
         require_clean_tree(project)
     with dg.DagsterInstance.get() as instance:
         for name in jobs:

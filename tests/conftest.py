@@ -29,6 +29,12 @@ os.environ.update(
     MLFLOW_DISABLE_TELEMETRY="true",
 )
 
+
+def present() -> datetime:
+    """Return the real time, for what must not be older than evidence that was made just now."""
+    return datetime.now(UTC)
+
+
 GOOD = ["a fine film", "wonderful cast", "i loved it", "great story", "lovely music", "superb"]
 BAD = ["a dull film", "awful cast", "i hated it", "weak story", "ugly music", "terrible"]
 PLACES = [
@@ -268,7 +274,7 @@ def trained(template: Path, tmp_path_factory: pytest.TempPathFactory, downloads:
     root = tmp_path_factory.mktemp("trained") / "project"
     project = copy_project(template, root, downloads)
     with open_instance(root / ".dagster") as instance:
-        for job in ("retrain", "promote"):
+        for job in ("retrain", "release"):
             result = run_job(project, job, instance)
             assert result.success, errors_of(result)
     return project

@@ -113,7 +113,7 @@ def test_the_graph_lists_assets_checks_and_jobs_by_name(webserver: str) -> None:
         "evaluation_accuracy",
     }
     jobs = {j["name"] for r in said["repositoriesOrError"]["nodes"] for j in r["jobs"]}
-    assert {"ingest_and_check", "fine_tune", "retrain", "promote"} <= jobs
+    assert {"ingest_and_check", "fine_tune", "retrain", "release", "promote"} <= jobs
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")

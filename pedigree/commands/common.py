@@ -17,7 +17,9 @@ else:
 def open_project(options: argparse.Namespace) -> Project:
     """Return the project that the command was called in, or that `--project` names."""
     downloads = os.environ.get("PEDIGREE_DOWNLOADS")
-    return find_project(options.project, Path(downloads) if downloads else None)
+    return find_project(
+        options.project, Path(downloads) if downloads else None, variables=dict(os.environ)
+    )
 
 
 def print_json(value: Any) -> None:

@@ -6,7 +6,7 @@ import os
 
 from pedigree.commands.common import Commands, open_project, print_json
 
-JOBS = ("ingest", "ingest_and_check", "fine_tune", "retrain", "promote")
+JOBS = ("ingest", "ingest_and_check", "fine_tune", "retrain", "release")
 STAGES = ("snapshot", "checks", "model", "release")
 
 

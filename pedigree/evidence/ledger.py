@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, cast
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from pedigree.digests import sha256_hex
 from pedigree.errors import PedigreeError, VerificationFailed
@@ -42,7 +42,7 @@ from pedigree.evidence.ledger_chain import (
     sign_head,
 )
 from pedigree.evidence.ledger_files import LedgerFiles
-from pedigree.evidence.signing import verify_envelope
+from pedigree.evidence.signing import Signer, verify_envelope
 
 # Entries behind the head are those of writers that died before they signed it, or that are about
 # to. More than so many at once is no crash: somebody put an old head back.
@@ -65,7 +65,7 @@ class Ledger:
 
     files: LedgerFiles
     trusted: tuple[Ed25519PublicKey, ...]
-    signer: Ed25519PrivateKey | None = field(default=None, repr=False)
+    signer: Signer | None = field(default=None, repr=False)
 
     def append(self, name: str, envelope: bytes, now: datetime) -> Entry:
         """List a statement; once this returns, the entry is durable and under a signed head.
@@ -157,10 +157,11 @@ class Ledger:
                 "the project's key was replaced, move the ledger away: a new one begins."
             ) from None
 
-    def _require_signer(self) -> Ed25519PrivateKey:
+    def _require_signer(self) -> Signer:
         if self.signer is None:
             raise PedigreeError(
-                "There is no key to sign the ledger with: the policy accepts no development key."
+                "There is no key to sign the ledger with: name one in PEDIGREE_KEY_BUILDER, or let "
+                "the policy accept the development key."
             )
         return self.signer
 
@@ -185,7 +186,7 @@ class Ledger:
             time=time,
         )
 
-    def _open_tail(self, key: Ed25519PrivateKey, time: str) -> _Tail:
+    def _open_tail(self, key: Signer, time: str) -> _Tail:
         """Return the head after making sure that the entry which it names is there, unchanged."""
         head = self.read_signed_head() or self._found(key, time)
         if head.size:
@@ -198,7 +199,7 @@ class Ledger:
                 )
         return _Tail(head.size, head.entry, head.size)
 
-    def _found(self, key: Ed25519PrivateKey, time: str) -> Head:
+    def _found(self, key: Signer, time: str) -> Head:
         # The first head is signed before the first entry: entries without a head are never a crash.
         if self.is_empty():
             self.files.create(HEAD_FILE, sign_head(Head(size=0, entry=NOTHING, time=time), key))
@@ -248,7 +249,7 @@ class Ledger:
             )
         return replace(tail, size=entry.sequence, entry=sha256_hex(data))
 
-    def _publish(self, tail: _Tail, key: Ed25519PrivateKey, time: str) -> None:
+    def _publish(self, tail: _Tail, key: Signer, time: str) -> None:
         """Sign for the end of the chain.
 
         Without a lock a slower writer may put an older head over a newer one. Each looks again

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pedigree.digests import JSON, canonical_json
 from pedigree.errors import PedigreeError, VerificationFailed
-from pedigree.evidence.signing import sign_statement, verify_envelope
+from pedigree.evidence.signing import Signer, sign_statement, verify_envelope
 
 ENTRY_PREDICATE = "urn:pedigree:predicate:ledger-entry:v1"
 HEAD_PREDICATE = "urn:pedigree:predicate:ledger-head:v1"
@@ -87,14 +87,14 @@ def format_time(now: datetime) -> str:
     return now.astimezone(UTC).isoformat()
 
 
-def sign_entry(entry: Entry, key: Ed25519PrivateKey) -> bytes:
+def sign_entry(entry: Entry, key: Signer) -> bytes:
     """Return an entry's envelope; its subject is the statement that it lists."""
     return sign_statement(
         _statement(ENTRY_PREDICATE, entry.name, entry.envelope, entry.model_dump()), key
     )
 
 
-def sign_head(head: Head, key: Ed25519PrivateKey) -> bytes:
+def sign_head(head: Head, key: Signer) -> bytes:
     """Return the head's envelope; its subject is the newest entry."""
     name = entry_file(head.size) if head.size else "nothing"
     return sign_statement(_statement(HEAD_PREDICATE, name, head.entry, head.model_dump()), key)

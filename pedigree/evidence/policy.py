@@ -4,13 +4,18 @@ It is read from `policy.yaml`; its digest is bound into every verdict, so that a
 under another policy is stale.
 """
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pedigree.digests import digest_json
+from pedigree.evidence.trust import Role
 from pedigree.settings import Settings, parse_settings, read_yaml
+
+# Of an environment or tenant: two underscores stand between them in an alias.
+NAME = r"(?!latest$|v[0-9]+$)[a-z][a-z0-9-]{0,40}(?:_[a-z0-9-]{1,20}){0,3}"
 
 
 class ConflictLimits(Settings):
@@ -293,19 +298,66 @@ class Demands(Settings):
 
 
 class EnvironmentDemands(Demands):
-    """What an environment demands beyond checks."""
+    """What an environment demands beyond checks.
 
-    approvals: int = Field(default=0, ge=0)
+    Ages are in days and count back from the promotion; none means that age does not matter.
+    """
+
+    approvals: int = Field(default=0, ge=0, description="by different people, none its trainer")
+    approver_role: Role = "reviewer"
+    max_approval_age_days: float | None = Field(default=None, gt=0)
+    max_verdict_age_days: float | None = Field(default=None, gt=0)
+    rebuild: Literal["none", "tolerance", "bit-identical"] = Field(
+        default="none", description="the verdict of a rebuild that is demanded at least"
+    )
+    independent_rebuild: bool = Field(
+        default=False, description="the rebuild was signed by another owner than the training"
+    )
+    committed_settings: bool = Field(
+        default=False, description="policy.yaml and trust/keys.json are as their last commit"
+    )
+
+    @model_validator(mode="after")
+    def _independent_of_what(self) -> "EnvironmentDemands":
+        if self.independent_rebuild and self.rebuild == "none":
+            raise ValueError("independent_rebuild needs rebuild: tolerance or bit-identical")
+        return self
+
+
+class WaiverLimits(Settings):
+    """What a reviewer may let pass for a time, although a check failed."""
+
+    max_days: float = Field(default=30, ge=0, description="0 allows no waiver")
+    never: tuple[str, ...] = Field(
+        default=("schema_holds", "snapshot_digest_matches", "weights_are_finite"),
+        description="checks that nobody can waive",
+    )
 
 
 class Policy(Settings):
     """The whole of `policy.yaml`."""
 
     keys: KeyPolicy = KeyPolicy()
+    waivers: WaiverLimits = WaiverLimits()
+    ledger_witnesses: tuple[str, ...] = Field(
+        default=(), description="files, or git:PATH, whose checkpoints a promotion compares"
+    )
+    record_refusals: bool = Field(default=True, description="sign and keep each refused promotion")
     checks: CheckLimits = CheckLimits()
     training: Demands
     evaluation: Demands
     environments: dict[str, EnvironmentDemands]
+
+    @field_validator("environments")
+    @classmethod
+    def _names_are_plain(
+        cls, value: dict[str, EnvironmentDemands]
+    ) -> dict[str, EnvironmentDemands]:
+        # ASCII alone, so that no environment can look like another.
+        odd = [name for name in value if not re.fullmatch(NAME, name)]
+        if odd:
+            raise ValueError(f"{odd[0]!r} is no name: expected lower-case ASCII, digits, - and _")
+        return value
 
     def digest(self) -> str:
         """Return the digest of the policy as read, defaults included."""

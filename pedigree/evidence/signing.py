@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -37,6 +37,18 @@ DEVELOPMENT_KEY = "development.pem"
 PUBLIC_KEY = "development.pub.pem"
 
 
+class Signer(Protocol):
+    """Whatever signs with ed25519: a private key, or an agent that holds one and never shows it."""
+
+    def public_key(self) -> Ed25519PublicKey:
+        """Return the public half."""
+        ...
+
+    def sign(self, data: bytes, /) -> bytes:
+        """Return the 64 bytes of the signature over `data`."""
+        ...
+
+
 def key_id(key: Ed25519PublicKey) -> str:
     """Return the sha256 of the public key's DER form."""
     return sha256_hex(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
@@ -51,12 +63,7 @@ def load_development_key(folder: Path) -> Ed25519PrivateKey:
     path = folder / DEVELOPMENT_KEY
     if not path.exists():
         _make_key(path)
-    try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except (ValueError, TypeError):
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise PedigreeError(f"{path} holds no ed25519 private key: restore it, or move it away.")
+    key = read_private_key(path.read_bytes(), str(path))
     if not (folder / PUBLIC_KEY).exists():
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         write_atomically(folder / PUBLIC_KEY, public)
@@ -76,12 +83,36 @@ def load_public_key(folder: Path) -> Ed25519PublicKey | None:
         return load_development_key(folder).public_key()
     if not path.exists():
         return None
+    return read_public_key(path.read_bytes(), str(path))
+
+
+def read_public_key(pem: bytes, where: str) -> Ed25519PublicKey:
+    """Return the ed25519 public key in a PEM text.
+
+    Raises:
+        PedigreeError: it holds none.
+    """
     try:
-        key = load_pem_public_key(path.read_bytes())
+        key = load_pem_public_key(pem)
     except ValueError:
         key = None
     if not isinstance(key, Ed25519PublicKey):
-        raise PedigreeError(f"{path} holds no ed25519 public key: restore it.")
+        raise PedigreeError(f"{where} holds no ed25519 public key: restore it.")
+    return key
+
+
+def read_private_key(pem: bytes, where: str) -> Ed25519PrivateKey:
+    """Return the ed25519 private key in a PEM text.
+
+    Raises:
+        PedigreeError: it holds none. The message names the place, never the content.
+    """
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise PedigreeError(f"{where} holds no ed25519 private key: restore it, or move it away.")
     return key
 
 
@@ -106,7 +137,7 @@ def keep_private_key(path: Path, pem: bytes) -> None:
             partial.unlink(missing_ok=True)
 
 
-def sign_statement(statement: Mapping[str, JSON], key: Ed25519PrivateKey) -> bytes:
+def sign_statement(statement: Mapping[str, JSON], key: Signer) -> bytes:
     """Return a DSSE envelope over the RFC 8785 form of a statement."""
     payload = canonical_json(statement)
     signature = key.sign(_pre_authentication_encoding(PAYLOAD_TYPE, payload))
@@ -123,6 +154,15 @@ def sign_statement(statement: Mapping[str, JSON], key: Ed25519PrivateKey) -> byt
 
 def verify_envelope(data: bytes, keys: Iterable[Ed25519PublicKey]) -> dict[str, JSON]:
     """Return the statement of an envelope that one of `keys` signed.
+
+    Raises:
+        VerificationFailed: it is no DSSE envelope, or no trusted key signed these bytes.
+    """
+    return verify_signed(data, keys)[0]
+
+
+def verify_signed(data: bytes, keys: Iterable[Ed25519PublicKey]) -> tuple[dict[str, JSON], str]:
+    """Return the statement of an envelope, and the id of the key among `keys` that signed it.
 
     Raises:
         VerificationFailed: it is no DSSE envelope, or no trusted key signed these bytes.
@@ -146,7 +186,7 @@ def verify_envelope(data: bytes, keys: Iterable[Ed25519PublicKey]) -> dict[str, 
                 known[identifier].verify(signature, message)
             except InvalidSignature:
                 continue
-            return cast(dict[str, JSON], json.loads(payload))
+            return cast(dict[str, JSON], json.loads(payload)), identifier
     raise VerificationFailed("no trusted key signed it")
 
 

@@ -7,25 +7,30 @@ reported as such, never returned. Each is listed in the project's ledger when it
 the ledger at hand, one that is not listed is not believed, and one that is gone is reported.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from pedigree.digests import JSON, hex_of, sha256_hex
 from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
 from pedigree.evidence.ledger import Ledger
 from pedigree.evidence.ledger_files import LocalFiles
 from pedigree.evidence.policy import Policy
+from pedigree.evidence.signers import open_signer
 from pedigree.evidence.signing import (
+    Signer,
+    key_id,
     load_development_key,
     load_public_key,
     sign_statement,
     verify_envelope,
+    verify_signed,
 )
+from pedigree.evidence.trust import DEVELOPMENT_ROLES, ROLES, Role, Trust, load_trust, roles_of
 from pedigree.files import write_atomically
 from pedigree.project import Project
 
@@ -43,6 +48,11 @@ PREDICATES = {
     "snapshot": "urn:pedigree:predicate:snapshot:v1",
     "neighbour-index": "urn:pedigree:predicate:neighbour-index:v1",
     "rebuild": "urn:pedigree:predicate:rebuild:v1",
+    "approval": "urn:pedigree:predicate:approval:v1",
+    "waiver": "urn:pedigree:predicate:waiver:v1",
+    "revocation": "urn:pedigree:predicate:revocation:v1",
+    "refusal": "https://slsa.dev/verification_summary/v1",
+    "deployment": "urn:pedigree:predicate:deployment:v1",
 }
 
 
@@ -52,7 +62,7 @@ class NotListed(VerificationFailed):
 
 @dataclass(frozen=True)
 class Statement:
-    """One verified statement: the digest of its envelope, and what it says."""
+    """One verified statement: the digest of its envelope, what it says, and whose key signed it."""
 
     kind: str
     digest: str
@@ -60,42 +70,71 @@ class Statement:
     subjects: tuple[dict[str, Any], ...]
     predicate: dict[str, Any]
     content: dict[str, JSON]
+    signer: str = ""
 
 
 @dataclass(frozen=True)
 class EvidenceStore:
     """The statements of one project, and the keys that are trusted to have signed them.
 
-    `ledger` is where each statement is listed; a store without one is for bare envelopes.
+    `trust` says what each key may sign; without it every trusted key may sign everything. `ledger`
+    is where each statement is listed; a store without one is for bare envelopes. `signers` has a
+    key for each role that this process can act in, and `signer` signs where there is none.
     """
 
     folder: Path
     trusted: tuple[Ed25519PublicKey, ...]
-    signer: Ed25519PrivateKey | None = field(default=None, repr=False)
+    signer: Signer | None = field(default=None, repr=False)
     ledger: Ledger | None = None
+    trust: Trust | None = None
+    signers: Mapping[Role, Signer] = field(default_factory=dict[Role, Signer], repr=False)
 
     def write(
-        self, kind: str, subjects: list[dict[str, JSON]], predicate: dict[str, JSON]
+        self,
+        kind: str,
+        subjects: list[dict[str, JSON]],
+        predicate: dict[str, JSON],
+        signer: Signer | None = None,
     ) -> Statement:
-        """Sign and keep a statement; its first subject is what it is found by."""
-        if self.signer is None:
-            raise PedigreeError(
-                "There is no key to sign with: the policy accepts no development key."
-            )
+        """Sign and keep a statement; its first subject is what it is found by.
+
+        `signer` signs it instead of the key that this store has for such statements.
+
+        Raises:
+            PedigreeError: there is no key here that may sign such a statement.
+        """
+        signer = signer or self._find_signer(kind)
         content: dict[str, JSON] = {
             "_type": STATEMENT_TYPE,
             "subject": subjects,
             "predicateType": PREDICATES[kind],
             "predicate": predicate,
         }
-        envelope = sign_statement(content, self.signer)
+        envelope = sign_statement(content, signer)
         digest = sha256_hex(envelope)
         about = cast(dict[str, str], subjects[0]["digest"])["sha256"]
         path = self.folder / about / f"{kind}-{digest}.dsse.json"
         write_atomically(path, envelope)
         if self.ledger is not None:
-            self.ledger.append(f"{about}/{path.name}", envelope, _written_at(path))
+            ledger = replace(self.ledger, signer=signer)
+            ledger.append(f"{about}/{path.name}", envelope, _written_at(path))
         return self.read(path)
+
+    def _find_signer(self, kind: str) -> Signer:
+        found = [self.signers[role] for role in roles_of(kind) if role in self.signers]
+        signer = found[0] if found else self.signer
+        if signer is None:
+            role = roles_of(kind)[0]
+            raise PedigreeError(
+                f"There is no key to sign with as {role}, which a statement of kind {kind} needs: "
+                f"pass --key where a command has it, or set PEDIGREE_KEY_{role.upper()}, to a "
+                "file or agent such as file:/run/secrets/key.pem or ssh-agent:SHA256:…"
+            )
+        return signer
+
+    def owner(self, statement: Statement) -> str:
+        """Return who signed a statement."""
+        return self.trust.owner(statement.signer) if self.trust else statement.signer
 
     def read(self, path: Path) -> Statement:
         """Read one envelope.
@@ -111,7 +150,7 @@ class EvidenceStore:
                 f"The statement {path} was changed after it was written: restore it from a copy."
             )
         try:
-            content = verify_envelope(data, self.trusted)
+            content, signer = verify_signed(data, self.trusted)
         except VerificationFailed as error:
             raise VerificationFailed(
                 f"The statement {path} is not trusted: {error}. Restore it, or move it away if you "
@@ -123,12 +162,19 @@ class EvidenceStore:
             or path.parent.name != (subjects[0]["digest"]["sha256"])
         ):
             raise VerificationFailed(f"The statement {path} was moved: it speaks of another thing.")
-        if not self._is_listed(path):
+        entry = self.ledger.find(f"{path.parent.name}/{path.name}") if self.ledger else None
+        if self.ledger is not None and entry is None:
             raise NotListed(
                 f"The statement {path} is not in the ledger: it is older than the ledger, was put "
                 "there without it, or its writer was killed. Move it away, or, if you know where "
                 "it came from, list it with `pedigree ledger adopt`."
             )
+        if self.trust is not None:
+            listed = datetime.fromisoformat(entry.time) if entry else None
+            try:
+                self.trust.require(signer, kind, listed, entry.sequence if entry else None)
+            except VerificationFailed as error:
+                raise VerificationFailed(f"The statement {path} does not count: {error}.") from None
         return Statement(
             kind,
             f"sha256:{sha256_hex(data)}",
@@ -136,6 +182,7 @@ class EvidenceStore:
             tuple(subjects),
             cast(dict[str, Any], content["predicate"]),
             content,
+            signer,
         )
 
     def verify(self, envelope: bytes) -> dict[str, JSON]:
@@ -228,22 +275,35 @@ class EvidenceStore:
 
 
 def open_store(project: Project, policy: Policy, *, write: bool = False) -> EvidenceStore:
-    """Open a project's evidence with the keys that its policy trusts.
+    """Open a project's evidence with the keys that `trust/keys.json` and its policy trust.
 
-    With `write`, the development key is made where there is none.
+    With `write`, the keys are opened that `PEDIGREE_KEY_BUILDER` and the like name in the project's
+    variables; for other roles the development key signs, made where there is none, if the policy
+    accepts it.
+
+    Raises:
+        PedigreeError: the keys' file is not valid, or a key cannot be opened or has another role.
     """
-    if not policy.keys.accept_development_keys:
-        return EvidenceStore(project.evidence, (), ledger=_open_ledger(project, (), None))
-    key = load_development_key(project.keys) if write else None
-    public = key.public_key() if key else load_public_key(project.keys)
-    trusted = (public,) if public else ()
-    return EvidenceStore(project.evidence, trusted, key, _open_ledger(project, trusted, key))
+    accept = policy.keys.accept_development_keys
+    key = load_development_key(project.keys) if write and accept else None
+    public = key.public_key() if key else load_public_key(project.keys) if accept else None
+    trust = load_trust(project.trust, public, accept_development=accept)
+    trusted = (*((public,) if public else ()), *trust.public_keys())
+    signers = _open_signers(project, trust) if write else dict[Role, Signer]()
+    for role in DEVELOPMENT_ROLES if key is not None else ():
+        signers.setdefault(role, cast(Signer, key))
+    ledger = Ledger(LocalFiles(project.ledger), trusted, next(iter(signers.values()), None))
+    return EvidenceStore(project.evidence, trusted, None, ledger, trust, signers)
 
 
-def _open_ledger(
-    project: Project, trusted: tuple[Ed25519PublicKey, ...], key: Ed25519PrivateKey | None
-) -> Ledger:
-    return Ledger(LocalFiles(project.ledger), trusted, key)
+def _open_signers(project: Project, trust: Trust) -> dict[Role, Signer]:
+    signers: dict[Role, Signer] = {}
+    for role in ROLES:
+        reference = project.variables.get(f"PEDIGREE_KEY_{role.upper()}")
+        if reference:
+            signers[role] = open_signer(reference, project.variables)
+            trust.require_signer(key_id(signers[role].public_key()), role)
+    return signers
 
 
 def _written_at(path: Path) -> datetime:

@@ -4,18 +4,20 @@ A check's result becomes an in-toto test-result statement about the digest that 
 to the policy, to the check's code and to whatever else it looked at. Dagster's `blocking` guards
 one run; `require_passed` guards every run, because training and promotion call it themselves::
 
-    >>> require_passed(store, snapshot.digest, policy.training.required_checks, policy)
+    >>> require_passed(store, digest, policy.training.required_checks, policy, "training", now)
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from pedigree.checks import find_check
 from pedigree.digests import JSON, hex_of
 from pedigree.errors import GateClosed
+from pedigree.evidence.ledger_verification import CLOCK_SKEW
 from pedigree.evidence.policy import Policy
 from pedigree.evidence.store import EvidenceStore, Statement
+from pedigree.evidence.waivers import find_waiver
 from pedigree.findings import CheckResult
 
 # in-toto's test result knows no "could not judge". What was not judged has not passed.
@@ -69,8 +71,10 @@ def record_verdict(
 
 
 def verdict_check(statement: Statement) -> str:
-    """Return the name of the check that a verdict is about."""
+    """Return the name of the check that a verdict or a waiver is about."""
     predicate = statement.predicate
+    if statement.kind == "waiver":
+        return str(predicate["check"])
     for key in ("passedTests", "warnedTests", "failedTests"):
         names = cast(list[str], predicate.get(key, []))
         if names:
@@ -129,9 +133,10 @@ def require_passed(
     required: Sequence[str],
     policy: Policy,
     what: str,
+    now: datetime,
     inputs: Mapping[str, str] | None = None,
 ) -> list[Statement]:
-    """Return the verdict of every required check, or refuse.
+    """Return the verdict of every required check, and the waivers that were needed, or refuse.
 
     Args:
         store: where verdicts are looked up.
@@ -139,28 +144,69 @@ def require_passed(
         required: the checks that must have passed; none is refused, it would let all through.
         policy: the policy in force.
         what: what waits behind the gate, for the message ("training", "promotion to production").
+        now: the present time: waivers expire, and a verdict from the future is none.
         inputs: digests that a verdict must have been reached with, where it names them.
 
     Raises:
         GateClosed: a verdict is missing, failed, stale or unsigned. The message names each.
     """
+    passed, reasons = find_passed(store, digest, required, policy, now, inputs)
     if not required:
         raise GateClosed(f"The policy requires no check for {what}: list at least one.")
+    if reasons:
+        raise GateClosed(
+            f"{what[:1].upper()}{what[1:]} is refused for {find_check(required[0]).subject} "
+            f"{digest}: {'; '.join(reasons)}. {REMEDY}"
+        )
+    return passed
+
+
+REMEDY = (
+    "Run the checks on it (`pedigree run --until checks`, or the asset's checks in the Dagster UI) "
+    "and mend what they name."
+)
+
+
+def find_passed(
+    store: EvidenceStore,
+    digest: str,
+    required: Sequence[str],
+    policy: Policy,
+    now: datetime,
+    inputs: Mapping[str, str] | None = None,
+    max_age_days: float | None = None,
+) -> tuple[list[Statement], list[str]]:
+    """Return the verdicts and waivers that let `digest` pass, and a reason for each that does not.
+
+    Args as for `require_passed`; `max_age_days` is how old a verdict may be.
+    """
     passed: list[Statement] = []
     reasons: list[str] = []
     for name in required:
         verdict, problem = find_verdict(store, digest, name, policy, inputs)
         if verdict is None:
-            reasons.append(f"the verdict of {name} {problem}")
+            reasons.append(f"the verdict of {name} {problem.rstrip('.')}")
+            continue
+        aged = _find_age_problem(verdict, now, max_age_days)
+        if aged:
+            reasons.append(f"the verdict of {name} {aged}")
         elif verdict.predicate["result"] == "FAILED":
-            reasons.append(f"{name} failed: {verdict.predicate['summary']}")
+            waiver, why_not = find_waiver(store, digest, verdict, policy, now)
+            failure = f"{name} failed: {str(verdict.predicate['summary']).rstrip('.')}"
+            if waiver is None:
+                reasons.append(f"{failure} ({why_not})" if why_not else failure)
+            else:
+                passed += [verdict, waiver]
         else:
             passed.append(verdict)
-    if reasons:
-        subject = find_check(required[0]).subject
-        raise GateClosed(
-            f"{what[:1].upper()}{what[1:]} is refused for {subject} {digest}: "
-            f"{'; '.join(one.rstrip('.') for one in reasons)}. Run the checks on it (`pedigree run "
-            "--until checks`, or the asset's checks in the Dagster UI) and mend what they name."
-        )
-    return passed
+    return passed, reasons
+
+
+def _find_age_problem(verdict: Statement, now: datetime, max_age_days: float | None) -> str:
+    on = str(verdict.predicate["checkedOn"])
+    checked = datetime.fromisoformat(on)
+    if checked > now + CLOCK_SKEW:
+        return f"is dated {on}, which is in the future: correct the clock and check again"
+    if max_age_days is not None and checked < now - timedelta(days=max_age_days):
+        return f"is from {on}, and the policy asks for at most {max_age_days:g} days"
+    return ""

@@ -77,7 +77,7 @@ def record_evaluation(
     policy = project.policy()
     store = open_store(project, policy, write=True)
     snapshot = record.evaluation_snapshot.digest
-    require_passed(store, snapshot, policy.evaluation.required_checks, policy, "evaluation")
+    require_passed(store, snapshot, policy.evaluation.required_checks, policy, "evaluation", now)
     evaluation = evaluate_model(project, record, snapshot, report, inherited)
     metrics = {"accuracy": evaluation.accuracy} | {
         f"accuracy_{name}": value for name, value in evaluation.source_accuracy.items()

@@ -102,8 +102,19 @@ class TrainingRecord(Settings):
         """The identity of the model's folder."""
         return digest_manifest(self.model_files)
 
+    def ingredients(self) -> dict[str, str]:
+        """Return the digest of the model and of all that it was made of, by what each is."""
+        adapter = {"adapter": self.adapter_digest} if self.adapter_digest else {}
+        return {
+            "model": self.model_digest,
+            "training snapshot": self.inputs.training.digest,
+            "evaluation snapshot": self.evaluation_snapshot.digest,
+            "base model": self.inputs.base.digest,
+            **adapter,
+        }
+
     def to_predicate(self, verdicts: list[Statement]) -> dict[str, JSON]:
-        """Return the SLSA v1 provenance predicate."""
+        """Return the SLSA v1 provenance predicate; `verdicts` may hold waivers."""
         inputs = self.inputs
         # Each fact stands once: what a user chose is an external parameter and not repeated.
         internal = self.model_dump(mode="json")
@@ -144,7 +155,7 @@ class TrainingRecord(Settings):
             },
             *[
                 {
-                    "name": f"verdict:{verdict_check(verdict)}",
+                    "name": f"{verdict.kind}:{verdict_check(verdict)}",
                     "digest": {"sha256": hex_of(verdict.digest)},
                 }
                 for verdict in verdicts

@@ -16,6 +16,7 @@ from pedigree.base_models import BaseModelSource, open_base_model
 from pedigree.capture import capture_code, capture_environment, find_code_root, read_diff
 from pedigree.digests import Manifest, digest_file, hex_of
 from pedigree.errors import EvidenceMissing, PedigreeError
+from pedigree.evidence.revocations import require_not_revoked
 from pedigree.evidence.store import open_store
 from pedigree.evidence.verdicts import require_passed
 from pedigree.files import write_atomically
@@ -124,12 +125,19 @@ def train_model(
         GateClosed: a verdict that the policy requires of the data is missing, failed or stale.
     """
     policy = project.policy()
+    store = open_store(project, policy)
+    require_not_revoked(
+        store,
+        {"training snapshot": training, "evaluation snapshot": evaluation, "base model": base},
+        "training",
+    )
     require_passed(
-        open_store(project, policy),
+        store,
         training,
         policy.training.required_checks,
         policy,
         "training",
+        clock(),
         {"evaluation_snapshot": evaluation},
     )
     inputs = gather_inputs(project, params, training, base, source)

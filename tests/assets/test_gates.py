@@ -15,7 +15,7 @@ from pedigree.registry import find_model, find_promoted, find_training
 from pedigree.release import attest_model, promote_model, require_clean_tree
 from pedigree.tracking import set_alias
 from pedigree.training.record import read_record
-from tests.conftest import NOW, errors_of, must, open_instance, run_job
+from tests.conftest import errors_of, must, open_instance, present, run_job
 
 
 def _store(project: Project) -> EvidenceStore:
@@ -44,7 +44,7 @@ def test_a_dirty_tree_trains_but_is_not_promoted(
     with pytest.raises(GateClosed, match=r"dirty, 1 files differ .*pedigree/curation.py"):
         require_clean_tree(project)
     assert run_job(project, "retrain", instance).success
-    result = run_job(project, "promote", instance)
+    result = run_job(project, "release", instance)
     assert not result.success
     assert "the working tree is dirty" in errors_of(result)
     assert "pedigree/curation.py" in errors_of(result)
@@ -91,7 +91,7 @@ def test_without_the_models_verdict_promotion_is_refused(trained_copy: Project) 
     digest = _model(trained_copy)
     _remove_verdicts(trained_copy, digest, "evaluation_accuracy")
     with pytest.raises(GateClosed, match="the verdict of evaluation_accuracy is missing") as error:
-        promote_model(trained_copy, digest, "production", NOW)
+        promote_model(trained_copy, digest, "production", present())
     assert digest in str(error.value)
 
 
@@ -102,9 +102,9 @@ def test_without_the_datas_verdict_neither_attestation_nor_promotion_goes_on(
     record = read_record(find_training(_store(trained_copy), digest))
     _remove_verdicts(trained_copy, record.inputs.training.digest, "evaluation_leakage")
     with pytest.raises(GateClosed, match="the verdict of evaluation_leakage is missing"):
-        attest_model(trained_copy, digest)
+        attest_model(trained_copy, digest, present())
     with pytest.raises(GateClosed, match="the verdict of evaluation_leakage is missing"):
-        promote_model(trained_copy, digest, "production", NOW)
+        promote_model(trained_copy, digest, "production", present())
 
 
 def test_after_a_change_of_policy_the_checks_must_judge_again(trained_copy: Project) -> None:
@@ -113,10 +113,10 @@ def test_after_a_change_of_policy_the_checks_must_judge_again(trained_copy: Proj
     policy["checks"]["evaluation_accuracy"]["floor"] = 0.6
     path.write_text(yaml.safe_dump(policy))
     with pytest.raises(GateClosed, match=r"is stale \(another policy since\)"):
-        promote_model(trained_copy, _model(trained_copy), "production", NOW)
+        promote_model(trained_copy, _model(trained_copy), "production", present())
 
 
-def test_approvals_that_cannot_be_given_yet_keep_the_gate_closed(
+def test_missing_approvals_keep_the_gate_closed(
     project: Project, instance: dg.DagsterInstance
 ) -> None:
     path = project.root / "policy.yaml"
@@ -125,8 +125,8 @@ def test_approvals_that_cannot_be_given_yet_keep_the_gate_closed(
     path.write_text(yaml.safe_dump(policy))
     must("git", "commit", "-aqm", "Demand approvals", cwd=project.root)
     assert run_job(project, "retrain", instance).success
-    result = run_job(project, "promote", instance)
-    assert "demands 2 approvals and there are none" in errors_of(result)
+    result = run_job(project, "release", instance)
+    assert "demands 2 approvals by a reviewer and 0 count (none)" in errors_of(result)
     assert find_promoted(_store(project), "production") is None
 
 
@@ -134,9 +134,9 @@ def test_a_model_that_nobody_attested_and_an_unknown_environment_are_refused(
     trained_copy: Project,
 ) -> None:
     with pytest.raises(EvidenceMissing, match="No training evidence"):
-        promote_model(trained_copy, "sha256:" + "0" * 64, "production", NOW)
+        promote_model(trained_copy, "sha256:" + "0" * 64, "production", present())
     with pytest.raises(Exception, match="no environment 'staging': it has production"):
-        promote_model(trained_copy, _model(trained_copy), "staging", NOW)
+        promote_model(trained_copy, _model(trained_copy), "staging", present())
 
 
 def test_an_alias_moved_by_hand_does_not_move_production(trained_copy: Project) -> None:
@@ -160,8 +160,8 @@ def test_changed_weights_are_neither_attested_nor_promoted(trained_copy: Project
     data[-1] ^= 1
     weights.write_bytes(data)
     for act in (
-        lambda: attest_model(trained_copy, digest),
-        lambda: promote_model(trained_copy, digest, "production", NOW),
+        lambda: attest_model(trained_copy, digest, present()),
+        lambda: promote_model(trained_copy, digest, "production", present()),
     ):
         with pytest.raises(VerificationFailed, match=r"model\.safetensors changed"):
             act()
@@ -183,5 +183,5 @@ def test_a_worse_model_than_productions_is_stopped(trained_copy: Project) -> Non
         ]
         assert check.severity == dg.AssetCheckSeverity.ERROR
         assert "below production's" in (check.description or "")
-        promote = run_job(trained_copy, "promote", instance)
+        promote = run_job(trained_copy, "release", instance)
         assert not promote.success

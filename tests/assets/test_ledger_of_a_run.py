@@ -1,6 +1,5 @@
 """The ledger of a real run: every statement is in it, and one that is deleted is missed."""
 
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from pedigree.evidence.verdicts import record_verdict, require_passed
 from pedigree.findings import CheckResult
 from pedigree.project import Project
 from pedigree.registry import find_promoted
-from tests.conftest import NOW
+from tests.conftest import present
 
 CHECK = "evaluation_accuracy"
 
@@ -41,15 +40,15 @@ def test_a_failed_verdict_that_is_deleted_does_not_open_the_gate_again(
 ) -> None:
     store, model = open_both(trained_copy)
     policy = trained_copy.policy()
-    assert require_passed(store, model, [CHECK], policy, "promotion")
+    assert require_passed(store, model, [CHECK], policy, "promotion", present())
     assert find_check(CHECK).subject == "model"
     failed = CheckResult(CHECK, passed=False, summary="it is worse than it was")
-    statement = record_verdict(store, model, failed, policy, NOW + timedelta(days=10_000))
+    statement = record_verdict(store, model, failed, policy, present())
     with pytest.raises(GateClosed, match=f"{CHECK} failed"):
-        require_passed(store, model, [CHECK], policy, "promotion")
+        require_passed(store, model, [CHECK], policy, "promotion", present())
     statement.path.unlink()
     with pytest.raises(GateClosed, match="listed in the ledger and was deleted"):
-        require_passed(store, model, [CHECK], policy, "promotion")
+        require_passed(store, model, [CHECK], policy, "promotion", present())
     with pytest.raises(LedgerBroken, match=f"{statement.path.name} was deleted"):
         verify(store)
 
@@ -68,11 +67,9 @@ def test_a_statement_from_another_project_of_the_same_key_is_not_believed(
     trained_copy: Project, tmp_path: Path
 ) -> None:
     store, model = open_both(trained_copy)
-    bare = EvidenceStore(tmp_path / "elsewhere", store.trusted, store.signer)
+    bare = EvidenceStore(tmp_path / "elsewhere", store.trusted, signers=store.signers)
     passed = CheckResult(CHECK, passed=True, summary="it is good")
-    forged = record_verdict(
-        bare, model, passed, trained_copy.policy(), NOW + timedelta(days=10_000)
-    )
+    forged = record_verdict(bare, model, passed, trained_copy.policy(), present())
     (trained_copy.evidence / model.removeprefix("sha256:") / forged.path.name).write_bytes(
         forged.path.read_bytes()
     )

@@ -2,12 +2,13 @@
 
 import json
 import shutil
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from pedigree.digests import sha256_hex
 from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
@@ -22,6 +23,7 @@ from pedigree.evidence.store import (
     adopt_statements,
     open_store,
 )
+from pedigree.evidence.trust import register_key
 from pedigree.project import Project
 from tests.conftest import REPOSITORY
 
@@ -236,7 +238,7 @@ def test_the_policy_decides_whether_the_development_key_counts(tmp_path: Path) -
     for one in (open_store(project, strict), open_store(project, strict, write=True)):
         assert one.trusted == ()
         assert one.about(ONE, "snapshot")[0] == []
-        with pytest.raises(PedigreeError, match="accepts no development key"):
+        with pytest.raises(PedigreeError, match="no key to sign with as builder"):
             write(one)
 
 
@@ -254,6 +256,12 @@ def listed(tmp_path: Path) -> EvidenceStore:
 
 def test_every_statement_of_a_project_is_listed_in_its_ledger(tmp_path: Path) -> None:
     project = Project(tmp_path)
+    pem = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    variables = {"PEDIGREE_KEY_REVIEWER": "env:PEM", "PEM": pem}
+    project = Project(tmp_path, variables=variables)
+    register_key(
+        project.trust, KEY.public_key(), "ada", ("reviewer",), datetime(2020, 1, 1, tzinfo=UTC)
+    )
     store = open_store(project, load_policy(REPOSITORY / "policy.yaml"), write=True)
     written = [write(store, kind=kind) for kind in sorted(PREDICATES)]
     write(store, kind="snapshot")

@@ -22,6 +22,7 @@ POLICY = load_policy(REPOSITORY / "policy.yaml")
 DIGEST, OTHER = digest_bytes(b"one"), digest_bytes(b"other")
 CHECK = "evaluation_leakage"
 KEY = Ed25519PrivateKey.generate()
+LATER = NOW + timedelta(days=400)
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def gate(
     policy: Policy = POLICY,
     inputs: dict[str, str] | None = None,
 ) -> list[str]:
-    passed = require_passed(store, DIGEST, required, policy, "training", inputs)
+    passed = require_passed(store, DIGEST, required, policy, "training", LATER, inputs)
     return [verdict_check(one) for one in passed]
 
 
@@ -299,4 +300,4 @@ def test_the_refusal_is_made_of_sentences(store: EvidenceStore) -> None:
 
 def test_the_refusal_keeps_the_name_of_the_environment(store: EvidenceStore) -> None:
     with pytest.raises(GateClosed, match=r"^Promotion to prod-EU is refused"):
-        require_passed(store, DIGEST, [CHECK], POLICY, "promotion to prod-EU")
+        require_passed(store, DIGEST, [CHECK], POLICY, "promotion to prod-EU", LATER)
