@@ -18,12 +18,13 @@ from pedigree.curation import Curated, curate
 from pedigree.digests import JSON, hex_of
 from pedigree.documents import read_documents
 from pedigree.errors import PedigreeError
-from pedigree.evidence.store import open_store
+from pedigree.evidence.store import EvidenceStore, open_store
 from pedigree.fetching import Fetched, fetch_pinned, resolve_uri
 from pedigree.neighbours.local import FindNeighbours, find_near_duplicates
 from pedigree.params import CurationParams, SplitParams
 from pedigree.project import Project, Zone
 from pedigree.snapshots import Snapshot, freeze_snapshot, open_snapshot
+from pedigree.source_approval import require_source_allowed
 from pedigree.sources import Source, load_sources
 from pedigree.splitting import split_documents
 from pedigree.versioning import DvcPointer, track
@@ -59,9 +60,12 @@ def ingest_source(project: Project, source: Source, now: datetime) -> Ingested:
     """Fetch a source, verify its pin, parse it and freeze its documents in its zone.
 
     Raises:
+        GateClosed: its kind is denied by default, and no reviewer approved it.
         VerificationFailed: the bytes are not the pinned ones.
         PedigreeError: the source cannot be reached or read as declared.
     """
+    store = open_store(project, project.policy(), write=True)
+    approval = require_source_allowed(store, source)
     fetched = fetch_pinned(
         resolve_uri(source.uri, project.root),
         source.sha256,
@@ -73,7 +77,6 @@ def ingest_source(project: Project, source: Source, now: datetime) -> Ingested:
     )
     table = read_documents(source, fetched)
     documents = freeze_snapshot(table, project.tables(source.zone), source.zone)
-    store = open_store(project, project.policy(), write=True)
     declared = source.model_dump(mode="json", exclude={"format", "columns", "labels", "ratings"})
     store.write(
         "source",
@@ -84,6 +87,7 @@ def ingest_source(project: Project, source: Source, now: datetime) -> Ingested:
             "revision": fetched.revision,
             "fetchedOn": fetched.fetched_at,
             "rows": documents.rows,
+            "approval": {"sha256": hex_of(approval.digest)} if approval else None,
         },
     )
     labels = Counter(cast(list[str | None], table.column("label").to_pylist()))
@@ -160,7 +164,8 @@ def _freeze_side(
     snapshot = freeze_snapshot(table, project.snapshots(zone), zone)
     pointer = track(project.root, snapshot.path)
     by_source = count_by_source(table)
-    open_store(project, project.policy(), write=True).write(
+    store = open_store(project, project.policy(), write=True)
+    store.write(
         "snapshot",
         [{"name": f"{zone}_snapshot", "digest": {"sha256": hex_of(snapshot.digest)}}],
         {
@@ -173,9 +178,36 @@ def _freeze_side(
             "curated": {"sha256": hex_of(curated)},
             "split": params.model_dump(mode="json"),
             "bySource": cast(JSON, by_source),
+            "tenants": cast(JSON, _find_tenants(project, store, curated, by_source)),
         },
     )
     return FrozenData(snapshot, pointer, by_source)
+
+
+def _find_tenants(
+    project: Project, store: EvidenceStore, curated: str, by_source: list[dict[str, JSON]]
+) -> list[dict[str, JSON]]:
+    """Return what carries a tenant into a snapshot: tenant, source and its rows.
+
+    What a source declares now counts, and what it declared when its documents were fetched.
+    """
+    declared = load_sources(project.root / "sources")
+    tenants: dict[str, set[str]] = {
+        name: {source.tenant} for name, source in declared.items() if source.tenant
+    }
+    for curation in store.about(curated, "curation")[0]:
+        for name, digest in cast(dict[str, dict[str, str]], curation.predicate["inputs"]).items():
+            for one in store.about(digest["sha256"], "source")[0]:
+                if one.predicate.get("tenant"):
+                    tenants.setdefault(name, set()).add(str(one.predicate["tenant"]))
+    rows: Counter[str] = Counter()
+    for part in by_source:
+        rows[cast(str, part["source"])] += cast(int, part["rows"])
+    return [
+        {"tenant": tenant, "source": source, "rows": count}
+        for source, count in sorted(rows.items())
+        for tenant in sorted(tenants.get(source, ()))
+    ]
 
 
 def count_by_source(table: pa.Table) -> list[dict[str, JSON]]:

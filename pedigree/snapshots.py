@@ -40,6 +40,7 @@ from pedigree.digests import (
 from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
 from pedigree.files import folder_written_atomically
 from pedigree.settings import Settings
+from pedigree.zones import require_readable
 
 MANIFEST = "manifest.json"
 ROWS_A_PART = 1_000_000
@@ -207,6 +208,7 @@ def open_snapshot(digest: str, root: Path) -> Snapshot:
 
     Raises:
         EvidenceMissing: there is no such snapshot under `root`.
+        GateClosed: the step that reads it may not see its zone (`pedigree.zones`).
         VerificationFailed: a file is missing, extra or changed, or the rows are not the ones named.
     """
     digest = f"sha256:{hex_of(digest)}"
@@ -217,6 +219,7 @@ def open_snapshot(digest: str, root: Path) -> Snapshot:
             "it again."
         )
     manifest = _read_manifest(path, digest)
+    require_readable(manifest.zone, f"snapshot {digest}")
     problems = find_differences(path, manifest.files, beside=MANIFEST)
     if problems:
         raise VerificationFailed(

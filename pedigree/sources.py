@@ -15,7 +15,9 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from pedigree.digests import digest_json
 from pedigree.errors import PedigreeError
+from pedigree.evidence.policy import NAME
 from pedigree.files import write_atomically
 from pedigree.settings import Settings, parse_settings, read_yaml
 
@@ -128,6 +130,7 @@ class Source(Settings):
     zone: Literal["training", "evaluation", "production"]
     label_batch: str | None = None
     guideline_version: str | None = None
+    tenant: str | None = Field(default=None, description="the client who supplied it, if one did")
     max_bytes: int = Field(default=2_000_000_000, gt=0, description="refuse to read more than this")
 
     @field_validator("sha256")
@@ -135,6 +138,13 @@ class Source(Settings):
     def _is_sha256(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value):
             raise ValueError(f"{value!r} is not a sha256: expected 64 lower-case hex digits")
+        return value
+
+    @field_validator("tenant")
+    @classmethod
+    def _is_plain(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(NAME, value):
+            raise ValueError(f"{value!r} is no name: expected lower-case ASCII, such as 'acme'")
         return value
 
     @field_validator("ratings")
@@ -151,6 +161,15 @@ class Source(Settings):
         if self.ratings is not None and self.columns.key is None:
             raise ValueError("ratings are joined by key: give 'columns.key'")
         return self
+
+
+# What people never wrote to be learned from: denied until a reviewer says why it may be.
+DENIED_KINDS = ("log", "rag")
+
+
+def digest_declaration(source: "Source") -> str:
+    """Return the digest of a whole declaration, pin included: what an approval of it is about."""
+    return digest_json(source.model_dump(mode="json"))
 
 
 def load_source(path: Path) -> Source:

@@ -1,7 +1,8 @@
 """The default IO manager: tables as Parquet. Pedigree's own assets return digests, not tables.
 
 Dagster's own default would pickle whatever an asset returns. Here a table is written as Parquet
-and anything else is refused.
+and anything else is refused. Each zone has a storage root, named by the asset's tag
+`pedigree/zone`, and an asset reads only what its own zone may see; without a tag it trains.
 """
 
 import uuid
@@ -14,10 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pedigree.errors import PedigreeError
+from pedigree.zones import require_readable
+
+ZONE = "pedigree/zone"
 
 
 class ParquetIOManager(dg.ConfigurableIOManager):
-    """Store pandas and Arrow tables as Parquet below `folder`; load them as Arrow tables."""
+    """Store pandas and Arrow tables as Parquet below `folder`/<zone>; load them as Arrow tables."""
 
     folder: str
 
@@ -37,9 +41,32 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         context.add_output_metadata({"path": str(path), "dagster/row_count": table.num_rows})
 
     def load_input(self, context: dg.InputContext) -> pa.Table:
-        """Read the table that an upstream asset wrote."""
-        return pq.read_table(self._path(context))
+        """Read the table that an upstream asset wrote.
+
+        Raises:
+            GateClosed: the asset that asks may not see the zone of what it asks for.
+        """
+        path = self._path(context)
+        if context.has_asset_key:
+            zone = _zone_of(context.step_context.job_def, context.asset_key)
+            # A check compares zones and makes nothing, so it names no asset here.
+            for reader in context.step_context.get_output_asset_keys():
+                step = _zone_of(context.step_context.job_def, reader)
+                require_readable(zone, context.asset_key.to_user_string(), step)
+        return pq.read_table(path)
 
     def _path(self, context: dg.OutputContext | dg.InputContext) -> Path:
-        parts = context.asset_key.path if context.has_asset_key else context.get_identifier()
-        return Path(self.folder).joinpath(*parts).with_suffix(".parquet")
+        if not context.has_asset_key:
+            return (
+                Path(self.folder)
+                .joinpath("runs", *context.get_identifier())
+                .with_suffix(".parquet")
+            )
+        zone = _zone_of(context.step_context.job_def, context.asset_key)
+        return Path(self.folder).joinpath(zone, *context.asset_key.path).with_suffix(".parquet")
+
+
+def _zone_of(job: dg.JobDefinition, key: dg.AssetKey) -> str:
+    """Return the zone of an asset; one that does not say is for training, the strictest."""
+    layer = job.asset_layer
+    return layer.get(key).tags.get(ZONE, "training") if layer.has(key) else "training"

@@ -109,7 +109,7 @@ def test_the_default_io_manager_writes_parquet_and_pickles_nothing(tmp_path: Pat
     with pytest.raises(dg.DagsterTypeCheckDidNotPass):
         # The input is an Arrow table: whoever annotates another type is told so.
         dg.materialize([table, doubled], resources=resources)
-    assert pq.read_table(tmp_path / "table.parquet").to_pydict() == {"a": [1, 2]}
+    assert pq.read_table(tmp_path / "training" / "table.parquet").to_pydict() == {"a": [1, 2]}
     with pytest.raises(Exception, match="nothing is pickled"):
         dg.materialize([odd], resources=resources)
     assert SnapshotManifest.model_config["frozen"]

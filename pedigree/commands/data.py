@@ -19,6 +19,11 @@ def add_commands(commands: Commands) -> None:
     pin.add_argument("id", metavar="ID")
     pin.add_argument("--json", action="store_true")
     pin.set_defaults(command=_pin)
+    approve = actions.add_parser("approve", help="say that a log or retrieved text may be used")
+    approve.add_argument("id", metavar="ID")
+    approve.add_argument("--key", required=True, help="a reviewer's key")
+    approve.add_argument("--reason", required=True, metavar="TEXT")
+    approve.set_defaults(command=_approve_source)
 
     check = commands.add_parser("check", help="poisoning checks on any table")
     check.add_argument("file", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
@@ -64,6 +69,28 @@ def _sources(options: argparse.Namespace) -> int:
         for s in sources.values()
     ]
     print(render_table([heading, *rows]))
+    return 0
+
+
+def _approve_source(options: argparse.Namespace) -> int:
+    from pedigree.evidence.signers import open_signer
+    from pedigree.evidence.store import open_store
+    from pedigree.source_approval import approve_source
+    from pedigree.sources import find_source
+
+    project = open_project(options)
+    store = open_store(project, project.policy(), write=True)
+    statement = approve_source(
+        store,
+        find_source(project.root / "sources", options.id),
+        options.reason,
+        open_signer(options.key, project.variables),
+        datetime.now(UTC),
+    )
+    print(
+        f"{options.id} may be used as it is declared and pinned now, by {store.owner(statement)} "
+        f"({statement.digest})."
+    )
     return 0
 
 

@@ -49,6 +49,7 @@ PREDICATES = {
     "neighbour-index": "urn:pedigree:predicate:neighbour-index:v1",
     "rebuild": "urn:pedigree:predicate:rebuild:v1",
     "approval": "urn:pedigree:predicate:approval:v1",
+    "source-approval": "urn:pedigree:predicate:source-approval:v1",
     "waiver": "urn:pedigree:predicate:waiver:v1",
     "revocation": "urn:pedigree:predicate:revocation:v1",
     "refusal": "https://slsa.dev/verification_summary/v1",

@@ -46,6 +46,7 @@ SIGNED_BY: dict[str, tuple[Role, ...]] = {
     "verdict": ("checker",),
     "admission": ("checker",),
     "approval": ("reviewer", "releaser"),
+    "source-approval": ("reviewer",),
     "waiver": ("reviewer",),
     "revocation": ("reviewer", "releaser"),
     "promotion": ("releaser",),

@@ -20,6 +20,8 @@ _ABI_VERSION = 1  # LANDLOCK_CREATE_RULESET_VERSION
 _PATH_BENEATH = 1
 # linux/landlock.h
 _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
+# Execute, write, read, truncate and, with ABI 5, ioctl: what a rule about a single file may grant.
+_OF_A_FILE = 1 | _WRITE_FILE | _READ_FILE | _TRUNCATE | 1 << 15
 # How many of the file rights an ABI knows: 13 at first, then REFER, TRUNCATE and, with the fifth,
 # IOCTL_DEV. All that are known are handled, and so refused unless a rule grants them.
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
@@ -41,11 +43,14 @@ def file_rights(abi: int) -> int:
     return (1 << _FILE_RIGHTS[min(abi, max(_FILE_RIGHTS))]) - 1
 
 
-def restrict(readable: Iterable[Path], writable: Iterable[Path], abi: int) -> None:
+def restrict(
+    readable: Iterable[Path], writable: Iterable[Path], abi: int, folders: Iterable[Path] = ()
+) -> None:
     """Confine this thread, and those it starts, to these paths. Raises OSError.
 
-    Folders in `readable` may be read with all below them. `writable` are existing files. A path
-    of `readable` that does not exist grants nothing. Needs no_new_privs and ABI 1 or later.
+    Folders in `readable` may be read with all below them. `writable` are existing files. In
+    `folders` anything may be done; a device among them may be used. A path of `readable` that does
+    not exist grants nothing. Needs no_new_privs and ABI 1 or later.
     """
     attributes = struct.pack(
         "=QQQ", file_rights(abi), _NET_RIGHTS if abi >= 4 else 0, _SCOPES if abi >= 6 else 0
@@ -60,6 +65,9 @@ def restrict(readable: Iterable[Path], writable: Iterable[Path], abi: int) -> No
                 _grant(rules, path, _READ_FILE | _READ_DIR)
         for path in writable:
             _grant(rules, path, (_READ_FILE | _WRITE_FILE | _TRUNCATE) & file_rights(abi))
+        for path in folders:
+            rights = file_rights(abi)
+            _grant(rules, path, rights if path.is_dir() else rights & _OF_A_FILE)
         call("landlock_restrict_self", rules, 0)
     finally:
         os.close(rules)

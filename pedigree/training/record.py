@@ -8,6 +8,8 @@ back and forth, so a statement alone is enough to rebuild from. docs/evidence.md
 from collections.abc import Mapping
 from typing import Any, cast
 
+from pydantic import Field
+
 from pedigree.capture import Code, Environment
 from pedigree.digests import JSON, FileEntry, Manifest, digest_json, digest_manifest, hex_of
 from pedigree.errors import PedigreeError, VerificationFailed
@@ -96,6 +98,8 @@ class TrainingRecord(Settings):
     settings_files: dict[str, str]
     input_digests: dict[str, str]
     resumed_from: int
+    # What the process could reach; records from before it was confined do not say.
+    isolation: dict[str, Any] = Field(default_factory=dict[str, Any])
 
     @property
     def model_digest(self) -> str:

@@ -37,6 +37,7 @@ from pedigree.training.record import (
 )
 from pedigree.training.worker import TrainRequest
 from pedigree.versioning import read_pointer
+from pedigree.zones import confined
 
 CHECKPOINT_EVERY = 50
 _SETTINGS_FILES = ("params.yaml", "policy.yaml", "dvc.yaml", "dvc.lock")
@@ -140,7 +141,8 @@ def train_model(
         clock(),
         {"evaluation_snapshot": evaluation},
     )
-    inputs = gather_inputs(project, params, training, base, source)
+    with confined("training"):
+        inputs = gather_inputs(project, params, training, base, source)
     diff = read_diff(find_code_root(project.root), inputs.code.changed_files)
     started = clock()
     configuration = inputs.configuration()
@@ -205,6 +207,7 @@ def train_model(
             },
             input_digests=inputs.digests(),
             resumed_from=result["resumed_from"],
+            isolation=result["isolation"],
         )
         text = record.model_dump_json(indent=2)
         run.log_results(

@@ -17,13 +17,15 @@ from pydantic import TypeAdapter
 
 import pedigree
 from pedigree.base_models import open_base_model
-from pedigree.capture import digest_code_files
-from pedigree.digests import Manifest, digest_manifest, digest_tree
+from pedigree.capture import CODE_FOLDERS, digest_code_files
+from pedigree.digests import JSON, Manifest, digest_manifest, digest_tree, hex_of
 from pedigree.errors import PedigreeError, VerificationFailed
 from pedigree.files import folder_written_atomically
 from pedigree.params import TrainingParams
 from pedigree.settings import Settings
 from pedigree.snapshots import open_snapshot
+from pedigree.training.confinement import confine
+from pedigree.zones import confined
 
 
 class TrainRequest(Settings):
@@ -86,15 +88,34 @@ def main(arguments: list[str]) -> int:
                 f"{request.code_root}: remove the other from PYTHONPATH."
             )
         if isinstance(request, EvaluateRequest):
-            result = _evaluate(request)
+            isolation = _confine(request)
+            with confined("evaluation"):
+                result = _evaluate(request)
         else:
             made = request if isinstance(request, TrainRequest) else _read_rebuild(request)
-            result = _train(made, _report)
+            isolation = _confine(made)
+            with confined("training"):
+                result = _train(made, _report)
     except PedigreeError as error:
         _report({"event": "error", "message": str(error), "exit_code": error.exit_code})
         return error.exit_code
-    _report({"event": "done", **result})
+    _report({"event": "done", "isolation": isolation, **result})
     return 0
+
+
+def _confine(request: TrainRequest | EvaluateRequest) -> dict[str, JSON]:
+    """Leave this process its code, its inputs and its outputs, before torch starts threads."""
+    code = [request.code_root / name for name in CODE_FOLDERS]
+    inputs = [request.snapshots / hex_of(request.snapshot)]
+    writable = [Path.cwd()]  # a temporary folder that the caller removes
+    if isinstance(request, EvaluateRequest):
+        inputs.append(request.model)
+    else:
+        inputs.append(request.base_models / hex_of(request.base))
+        request.out.parent.mkdir(parents=True, exist_ok=True)
+        request.checkpoints.mkdir(parents=True, exist_ok=True)
+        writable += [request.out.parent, request.checkpoints]
+    return confine([*code, *inputs], writable, gpu=request.params.device != "cpu")
 
 
 def _read_rebuild(request: RebuildRequest) -> TrainRequest:
