@@ -165,6 +165,12 @@ _CHECKS = (
     ),
     Check("weights_are_finite", "model", "every weight is a finite number", ("integrity.py",)),
     Check(
+        "environment_matches_lock",
+        "model",
+        "every installed distribution is the locked one, file by file",
+        ("dependencies/installed.py",),
+    ),
+    Check(
         "evaluation_accuracy",
         "model",
         "accuracy is above its floor and not below production's, overall and per source",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from pedigree.capture import find_code_root, list_uncommitted
+from pedigree.dependencies.vulnerabilities import find_vulnerability_problems
 from pedigree.errors import PedigreeError
 from pedigree.evidence.approvals import (
     Approvals,
@@ -78,6 +79,14 @@ def weigh_model(
     )
     weighed.reasons += describe_shortage(weighed.approvals, weighed.demands)
     _weigh_rebuild(weighed, store)
+    if weighed.demands.max_vulnerability_age_days is not None:
+        weighed.reasons += find_vulnerability_problems(
+            store,
+            record.inputs.environment.lock_sha256,
+            weighed.demands.max_vulnerability_age_days,
+            weighed.demands.vulnerable_from,
+            now,
+        )
     weighed.carriers = find_carriers(store, record)
     weighed.reasons += find_tenant_problems(weighed.carriers, tenant)
     return weighed

@@ -22,7 +22,7 @@ from checks.data import (
     evaluation_leakage,
     flattering_rows,
 )
-from checks.model import evaluation_accuracy, weights_are_finite
+from checks.model import environment_matches_lock, evaluation_accuracy, weights_are_finite
 from pedigree.project import Project
 from pedigree.sources import load_sources
 from pipelines.cluster import ClusterNeighbourResource
@@ -59,6 +59,7 @@ def build_definitions(project: Project) -> dg.Definitions:
             annotator_manipulation,
             *build_history_checks(),
             weights_are_finite,
+            environment_matches_lock,
             evaluation_accuracy,
         ],
         jobs=JOBS,

@@ -313,6 +313,12 @@ class EnvironmentDemands(Demands):
     independent_rebuild: bool = Field(
         default=False, description="the rebuild was signed by another owner than the training"
     )
+    max_vulnerability_age_days: float | None = Field(
+        default=None, gt=0, description="of the newest report about the model's lock; demands one"
+    )
+    vulnerable_from: Literal["low", "medium", "high", "critical"] = Field(
+        default="high", description="the least severity that stops a promotion; unknown does too"
+    )
     committed_settings: bool = Field(
         default=False, description="policy.yaml and trust/keys.json are as their last commit"
     )

@@ -52,6 +52,7 @@ PREDICATES = {
     "source-approval": "urn:pedigree:predicate:source-approval:v1",
     "waiver": "urn:pedigree:predicate:waiver:v1",
     "revocation": "urn:pedigree:predicate:revocation:v1",
+    "vulnerabilities": "urn:pedigree:predicate:vulnerabilities:v1",
     "refusal": "https://slsa.dev/verification_summary/v1",
     "deployment": "urn:pedigree:predicate:deployment:v1",
 }

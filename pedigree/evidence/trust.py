@@ -45,6 +45,7 @@ _OWNER = r"^[a-z0-9][a-z0-9._@+-]{0,126}$"
 SIGNED_BY: dict[str, tuple[Role, ...]] = {
     "verdict": ("checker",),
     "admission": ("checker",),
+    "vulnerabilities": ("checker",),
     "approval": ("reviewer", "releaser"),
     "source-approval": ("reviewer",),
     "waiver": ("reviewer",),

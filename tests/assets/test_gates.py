@@ -15,7 +15,7 @@ from pedigree.registry import find_model, find_promoted, find_training
 from pedigree.release import attest_model, promote_model, require_clean_tree
 from pedigree.tracking import set_alias
 from pedigree.training.record import read_record
-from tests.conftest import errors_of, must, open_instance, present, run_job
+from tests.conftest import REPOSITORY, errors_of, must, open_instance, present, run_job
 
 
 def _store(project: Project) -> EvidenceStore:
@@ -185,3 +185,25 @@ def test_a_worse_model_than_productions_is_stopped(trained_copy: Project) -> Non
         assert "below production's" in (check.description or "")
         promote = run_job(trained_copy, "release", instance)
         assert not promote.success
+
+
+@pytest.mark.slow
+def test_the_installed_files_are_judged_where_an_environment_demands_it(
+    project: Project, instance: dg.DagsterInstance
+) -> None:
+    """The lock of this project misses a distribution that is installed: promotion is refused."""
+    path = project.root / "policy.yaml"
+    policy = yaml.safe_load(path.read_text())
+    policy["environments"]["production"]["required_checks"].append("environment_matches_lock")
+    path.write_text(yaml.safe_dump(policy))
+    lock = project.root / "constraints.txt"
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    lock.write_text("\n".join(one for one in lines if not one.startswith("tqdm==")) + "\n")
+    must("git", "add", "-A", cwd=project.root)
+    must("git", "commit", "-qm", "Another lock", cwd=project.root)
+    run_job(project, "retrain", instance)
+    result = run_job(project, "release", instance)
+    assert not result.success
+    assert "environment_matches_lock failed" in errors_of(result)
+    assert "tqdm" in errors_of(result)
+    assert "is not in the lock" in errors_of(result)

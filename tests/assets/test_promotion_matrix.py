@@ -269,6 +269,13 @@ def rebuilt_differently(case: Case) -> None:
     case.rebuild(verdict="different")
 
 
+def no_vulnerability_report(case: Case) -> None:
+    change_policy(
+        case.project,
+        lambda p: p["environments"]["staging"].update(max_vulnerability_age_days=30),
+    )
+
+
 def deleted_evidence(case: Case) -> None:
     case.approve("dan")
     next(case.project.evidence.glob(f"{hex_of(case.digest)}/approval-*")).unlink()
@@ -298,6 +305,7 @@ MATRIX: list[tuple[Callable[[Case], None], str]] = [
     (not_rebuilt, "a rebuild that is bit-identical by another builder .* and there is none:"),
     (rebuilt_by_the_trainer, r"there is none \(carol, development trained it and rebuilt it\)"),
     (rebuilt_differently, "a rebuild that is bit-identical .*, and the one of .* was different"),
+    (no_vulnerability_report, "a report of vulnerabilities about the lock .*, and there is none"),
     (deleted_evidence, "the ledger does not vouch for the evidence"),
 ]
 

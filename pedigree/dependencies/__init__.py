@@ -1,0 +1,1 @@
+"""What training and serving are built on: installed distributions, containers, known flaws."""
