@@ -20,7 +20,7 @@ from pedigree.errors import EvidenceMissing, PedigreeError
 from pedigree.evidence.store import EvidenceStore, Statement
 from pedigree.lineage_index import LineageIndex, Link, RowPlace, open_index
 from pedigree.project import Project, Zone
-from pedigree.registry import read_promotion
+from pedigree.registry import alias_of, read_promotion
 from pedigree.training.record import read_record
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # Returns a snapshot's table, opened by digest in its zone; None where its files are not here.
 ReadRows: TypeAlias = "Callable[[str, str], pa.Table | None]"
 
-KINDS = ("source", "row", "annotator", "batch", "snapshot", "adapter", "base", "model")
+KINDS = ("source", "row", "annotator", "batch", "snapshot", "adapter", "base", "model", "tenant")
 FETCHED, CURATED, SPLIT, HAS_ROWS = "fetched as", "curated into", "split into", "has rows in"
 _DIGESTS = ("snapshot", "adapter", "base", "model")
 
@@ -136,6 +136,9 @@ def _read_snapshot(statement: Statement) -> Iterator[Link]:
         rows[part["source"]] = rows.get(part["source"], 0) + part["rows"]
     for source, count in rows.items():
         yield Link(f"source:{source}", target, HAS_ROWS, statement.digest, count)
+    for part in cast(list[dict[str, Any]], said.get("tenants", [])):
+        supplied = f"tenant:{part['tenant']}"
+        yield Link(supplied, target, "supplied rows of", statement.digest, part["rows"])
 
 
 def _read_training(statement: Statement) -> Iterator[Link]:
@@ -160,12 +163,11 @@ def _read_training(statement: Statement) -> Iterator[Link]:
 
 def _read_promotion(statement: Statement) -> Iterator[Link]:
     promotion = read_promotion(statement)
-    yield Link(
-        f"model:{promotion.model}",
-        f"environment:{promotion.environment}",
-        f"was promoted on {promotion.promoted_on} to",
-        statement.digest,
-    )
+    place = f"environment:{alias_of(promotion.environment, promotion.tenant)}"
+    what = f"was promoted on {promotion.promoted_on} to"
+    yield Link(f"model:{promotion.model}", place, what, statement.digest)
+    if promotion.tenant:
+        yield Link(place, f"tenant:{promotion.tenant}", "serves", statement.digest)
 
 
 _READERS: dict[str, Callable[[Statement], Iterator[Link]]] = {
@@ -182,8 +184,9 @@ def trace_thing(path: Path, thing: str) -> Trace:
 
     Args:
         path: an index that is up to date.
-        thing: `source:ID`, `annotator:NAME`, `batch:NAME`, `row:KEY`, or `snapshot:`, `adapter:`,
-            `base:` or `model:` and a digest. At least the first 12 digits of a key or digest.
+        thing: `source:ID`, `annotator:NAME`, `batch:NAME`, `tenant:NAME`, `row:KEY`, or
+            `snapshot:`, `adapter:`, `base:` or `model:` and a digest. At least the first 12 digits
+            of a key or digest.
 
     Raises:
         PedigreeError: it is no such name, or its digits fit several things.

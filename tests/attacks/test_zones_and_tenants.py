@@ -20,6 +20,7 @@ from pedigree.snapshots import open_snapshot
 from pedigree.source_approval import approve_source, require_source_allowed
 from pedigree.sources import find_source
 from pedigree.tenants import find_carriers
+from pedigree.tracing import rows_of, trace_thing, update_index
 from pedigree.training.record import TrainingRecord, read_record
 from pedigree.zones import confined, require_readable
 from pipelines.io_managers import ParquetIOManager
@@ -230,6 +231,10 @@ def test_a_tenants_rows_make_the_model_the_tenants_and_stay_so(
     assert not refused.success
     assert "carries data of tenant acme" in errors_of(refused)
     assert "of source forum in snapshot" in errors_of(refused)
+    update_index(project.lineage, open_store(project, project.policy()), rows_of(project))
+    trace = trace_thing(project.lineage, "tenant:acme")
+    assert len(trace.reached("model")) == 1
+    assert trace.reached("environment") == []
     # Taking the name out of the declaration afterwards does not free what was frozen with it.
     change_source(project, "forum", tenant=None)
     store = open_store(project, project.policy())
