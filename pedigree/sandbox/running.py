@@ -28,6 +28,7 @@ from pedigree.sandbox.limits import Limits, kernel_limits
 _RESULT_BYTES = 1 << 20
 _SHOWN_BYTES = 600
 _WATCHDOG_SECONDS = 10
+_SHELL_SIGNAL = 128
 # What an interpreter and its libraries read. Not /proc, not /etc but for the loader's cache.
 _SYSTEM = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/etc/ld.so.cache",
            "/dev/null", "/dev/urandom", "/sys/devices/system/cpu")  # fmt: skip
@@ -137,8 +138,11 @@ def _run_watched(worker: str, job: Job, isolation: Isolation) -> tuple[int, bool
                 "kept; large results belong into outputs."
             )
         tail = max(0, os.fstat(printed.fileno()).st_size - _SHOWN_BYTES)
+        code = process.returncode
+        if isolation.level is Level.BUBBLEWRAP and code > _SHELL_SIGNAL:
+            code = _SHELL_SIGNAL - code  # bubblewrap answers as a shell does
         return (
-            process.returncode, late,
+            code, late,
             os.pread(result.fileno(), _RESULT_BYTES, 0),
             os.pread(printed.fileno(), _SHOWN_BYTES, tail),
         )  # fmt: skip
