@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,7 +78,8 @@ def test_it_works_where_user_namespaces_are_denied() -> None:
     )  # fmt: skip
     if done.returncode in (1, 77):
         pytest.skip(f"user namespaces cannot be set up to be denied here: {done.stderr}")
-    assert done.stdout == "landlock+seccomp\n"
+    # Bubblewrap works there too for whoever is root in the namespace; the inner layers always do.
+    assert done.stdout.strip().endswith("landlock+seccomp")
 
 
 def test_bubblewrap_that_does_not_work_leaves_the_inner_layers(
@@ -127,7 +129,8 @@ def test_a_worker_sees_no_environment_no_descriptor_and_its_limits(isolation: Is
     limits = Limits(memory_bytes=1 << 30)
     seen = run_sandboxed(f"{HERE}:see_itself", limits=limits, isolation=isolation).value
     assert isinstance(seen, dict)
-    assert seen["environment"] in ([], ["LC_CTYPE"])  # which Python sets itself where none is set
+    # Python sets LC_CTYPE itself where none is set; bubblewrap says which folder it went to.
+    assert set(seen["environment"]) <= {"LC_CTYPE", "PWD"}
     assert len(seen["handles"]) == 4  # input, what is printed (twice), result
     assert seen["folder"] == "/"
     assert seen["core"] == [0, 0]
@@ -195,14 +198,22 @@ def _child_that_burns(parent: int) -> int:
     """Wait for the caller's worker to be in its loop: under seccomp and with time spent."""
     end = time.monotonic() + 20
     while time.monotonic() < end:
-        listing = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        for pid in listing:
+        for pid in _descendants(parent):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             under_filter = "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
             if under_filter and int(fields[11]) > 20:
-                return int(pid)
+                return pid
         time.sleep(0.01)
     raise AssertionError("no worker started")
+
+
+def _descendants(parent: int) -> list[int]:
+    """Return the processes below one: bubblewrap stands between the caller and the worker."""
+    found: list[int] = []
+    with suppress(FileNotFoundError):
+        for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+            found += [int(pid), *_descendants(int(pid))]
+    return found
 
 
 @pytest.mark.parametrize(
