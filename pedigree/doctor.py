@@ -3,7 +3,7 @@
 Evidence decides: an alias or a DVC pointer that says something else is set back to what the signed
 statements say. Nothing that anyone could still need is removed: checkpoints stay, for a resume.
 
-    >>> [problem.what for problem in examine(project, store)]
+    >>> [problem.what for problem in examine(project, store, now)]
     ['the MLflow run 3f… is marked as running, but no process runs']
 """
 
@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import cast
 
@@ -50,7 +51,9 @@ class Diagnosis:
     repaired: bool
 
 
-def diagnose(project: Project, repair: bool, environment: Mapping[str, str]) -> list[Diagnosis]:
+def diagnose(
+    project: Project, repair: bool, environment: Mapping[str, str], now: datetime
+) -> list[Diagnosis]:
     """Find every problem and, with `repair`, mend what can be mended.
 
     Raises:
@@ -64,7 +67,7 @@ def diagnose(project: Project, repair: bool, environment: Mapping[str, str]) -> 
             ]
             write = repair and project.ledger.exists()
             store = open_store(project, project.policy(), write=write)
-            for problem in list(examine(project, store)):
+            for problem in list(examine(project, store, now)):
                 if repair and problem.repair is not None:
                     problem.repair()
                 mended = repair and problem.repair is not None
@@ -77,9 +80,10 @@ def diagnose(project: Project, repair: bool, environment: Mapping[str, str]) -> 
         ) from None
 
 
-def examine(project: Project, store: EvidenceStore) -> Iterator[Problem]:
+def examine(project: Project, store: EvidenceStore, now: datetime) -> Iterator[Problem]:
     """Yield the problems of files, MLflow and DVC. The project must not be in use."""
     yield from _find_temporaries(project)
+    yield from _find_unsigned(store, now)
     yield from _find_unlisted(store)
     yield from _find_mlflow_orphans(project)
     yield from _find_alias_drift(project, store)
@@ -115,6 +119,19 @@ def _remove_worktree(project: Project, path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
     root = find_code_root(project.root)
     subprocess.run(["git", "-C", str(root), "worktree", "prune"], check=False)
+
+
+def _find_unsigned(store: EvidenceStore, now: datetime) -> Iterator[Problem]:
+    ledger = store.ledger
+    behind = ledger.count_behind() if ledger is not None else 0
+    if ledger is not None and behind:
+        yield Problem(
+            "ledger",
+            f"{behind} entries of the ledger are not under its signed head: a writer was killed "
+            "before it signed",
+            "sign for them",
+            lambda: ledger.complete(now),
+        )
 
 
 def _find_unlisted(store: EvidenceStore) -> Iterator[Problem]:

@@ -101,7 +101,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from pedigree.doctor import diagnose
     from pedigree.rendering import render_diagnosis
 
-    found = diagnose(open_project(options), options.repair, dict(os.environ))
+    found = diagnose(open_project(options), options.repair, dict(os.environ), datetime.now(UTC))
     if options.json:
         print_json([dataclasses.asdict(one) for one in found])
     else:

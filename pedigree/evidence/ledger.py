@@ -109,6 +109,19 @@ class Ledger:
             self._publish(tail, key, format_time(now))
         return tail.size - tail.signed
 
+    def count_behind(self) -> int:
+        """Return how many entries the signed head does not name yet: their writers were killed.
+
+        Raises:
+            VerificationFailed: no trusted key signed the head.
+        """
+        head = self.read_signed_head()
+        size, names = head.size if head else 0, set(self.files.list(ENTRIES))
+        behind = 0
+        while entry_file(size + behind + 1) in names:
+            behind += 1
+        return behind
+
     def find(self, name: str) -> Entry | None:
         """Return the entry of a statement, or None where it was never listed.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pedigree.checks import find_check
+from pedigree.doctor import examine
 from pedigree.errors import GateClosed, VerificationFailed
 from pedigree.evidence.ledger_files import LocalFiles
 from pedigree.evidence.ledger_verification import LedgerBroken, verify_ledger
@@ -77,3 +78,20 @@ def test_a_statement_from_another_project_of_the_same_key_is_not_believed(
     assert forged.digest not in [one.digest for one in statements]
     assert len(problems) == 1
     assert "is not in the ledger" in problems[0]
+
+
+def test_doctor_signs_for_what_a_killed_writer_left_behind_the_head(trained_copy: Project) -> None:
+    store = open_store(trained_copy, trained_copy.policy(), write=True)
+    promoted = find_promoted(store, "production")
+    assert promoted is not None
+    head = trained_copy.ledger / "head.dsse.json"
+    before = head.read_bytes()
+    passed = CheckResult(CHECK, passed=True, summary="it is good")
+    record_verdict(store, promoted.model, passed, trained_copy.policy(), present())
+    head.write_bytes(before)
+    (problem,) = [p for p in examine(trained_copy, store, present()) if p.kind == "ledger"]
+    assert "1 entries of the ledger are not under its signed head" in problem.what
+    assert problem.repair is not None
+    problem.repair()
+    assert not [p for p in examine(trained_copy, store, present()) if p.kind == "ledger"]
+    assert verify(store)

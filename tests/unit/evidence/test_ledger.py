@@ -170,8 +170,9 @@ def test_entries_behind_the_head_are_named_and_then_completed() -> None:
     ledger.files.replace("head.dsse.json", old)
     (problem,) = problems_of(ledger, statements)
     assert "the head names 3 entries, but there are 5" in problem
+    assert ledger.count_behind() == 2
     assert ledger.complete(NOW) == 2
-    assert ledger.complete(NOW) == 0
+    assert ledger.count_behind() == ledger.complete(NOW) == 0
     assert verify_ledger(ledger, statements).size == 5
 
 
