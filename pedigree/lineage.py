@@ -168,7 +168,13 @@ def _explain_snapshot(
                 },
             }
         )
-    return {**about, "curated": curated, "sources": sources}
+    params = cast(dict[str, JSON], curation.predicate["params"]) if curation else {}
+    excluded: dict[str, JSON] = {
+        "sources": params.get("exclude_sources", []),
+        "annotators": params.get("exclude_annotators", []),
+        "rows": params.get("exclude_rows"),
+    }
+    return {**about, "curated": curated, "sources": sources, "excluded": excluded}
 
 
 def _explain_checks(
