@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
 from assets.launchpad import as_config, read_config
 from assets.metadata import describe_snapshot, draw_funnel, tabulate
@@ -58,12 +57,7 @@ def build_curated_documents(
     sources: dict[str, Source], params: CurationParams
 ) -> dg.AssetsDefinition:
     """Return the asset of all documents that may be learned from."""
-    parameters = as_config("CurationConfig", params)
-
-    class CurationConfig(parameters):
-        documents: dict[str, str] = Field(
-            default={}, description="digest of a source's documents to take, not the newest"
-        )
+    config_class = as_config("CurationConfig", params)
 
     @dg.asset(
         deps=[["raw_documents", source] for source in sources],
@@ -76,14 +70,10 @@ def build_curated_documents(
     )
     def curated_documents(
         context: dg.AssetExecutionContext,
-        config: CurationConfig,
+        config: config_class,  # pyright: ignore[reportInvalidTypeForm]
         project: ProjectResource,
     ) -> dg.MaterializeResult:
-        raw = {
-            source: config.documents.get(source) or find_digest(context, "raw_documents", source)
-            for source in sources
-            if source not in config.exclude_sources
-        }
+        raw = {source: find_digest(context, "raw_documents", source) for source in sources}
         curated = curate_sources(project.open(), read_config(config, CurationParams), raw)
         return materialised(
             curated.documents.digest,

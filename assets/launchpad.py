@@ -17,8 +17,6 @@ from pydantic.fields import FieldInfo
 from pedigree.settings import Settings, parse_settings
 
 Model = TypeVar("Model", bound=Settings)
-# Dagster's configuration has lists and no tuples.
-_LISTS: dict[Any, Any] = {tuple[str, ...]: list[str]}
 
 
 def as_config(name: str, values: Settings) -> type[dg.Config]:
@@ -26,16 +24,12 @@ def as_config(name: str, values: Settings) -> type[dg.Config]:
     model = type(values)
     fields: dict[str, Any] = {
         key: (
-            _LISTS.get(field.annotation, field.annotation),
-            FieldInfo(default=_as_default(getattr(values, key)), description=field.description),
+            field.annotation,
+            FieldInfo(default=getattr(values, key), description=field.description),
         )
         for key, field in model.model_fields.items()
     }
     return pydantic.create_model(name, __base__=dg.Config, **fields)
-
-
-def _as_default(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def read_config(config: dg.Config, model: type[Model]) -> Model:

@@ -19,7 +19,6 @@ from pedigree.digests import JSON, hex_of
 from pedigree.documents import read_documents
 from pedigree.errors import PedigreeError
 from pedigree.evidence.store import EvidenceStore, open_store
-from pedigree.exclusions import load_exclusions
 from pedigree.fetching import Fetched, fetch_pinned, resolve_uri
 from pedigree.neighbours.local import FindNeighbours, find_near_duplicates
 from pedigree.params import CurationParams, SplitParams
@@ -113,23 +112,14 @@ def curate_sources(
         PedigreeError: nothing would be left.
     """
     sources = load_sources(project.root / "sources")
-    exclusions = load_exclusions(project.exclusions, params)
-    used = {
-        name: digest
-        for name, digest in raw.items()
-        if sources[name].zone != "production" and name not in exclusions.sources
-    }
+    used = {name: digest for name, digest in raw.items() if sources[name].zone != "production"}
     if not used:
-        raise PedigreeError(
-            "Every source is for production or left out: declare another one for training."
-        )
+        raise PedigreeError("Every source is for production: declare one for training.")
     tables = [
         open_snapshot(digest, project.tables(sources[name].zone)).read().drop_columns(["row_id"])
         for name, digest in sorted(used.items())
     ]
-    read = pa.concat_tables(tables)
-    table = exclusions.drop_from(read) if exclusions else read
-    outcome = curate(table, params)
+    outcome = curate(pa.concat_tables(tables), params)
     documents = freeze_snapshot(outcome.kept, project.curated, "curated")
     open_store(project, project.policy(), write=True).write(
         "curation",
@@ -139,7 +129,6 @@ def curate_sources(
             "inputs": {name: {"sha256": hex_of(digest)} for name, digest in sorted(used.items())},
             "funnel": [[step, rows] for step, rows in outcome.funnel()],
             "bySource": cast(JSON, outcome.by_source()),
-            "excludedRows": read.num_rows - table.num_rows,
         },
     )
     return CuratedDocuments(documents, outcome)

@@ -3,12 +3,9 @@
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from pedigree.errors import EvidenceMissing, GateClosed, PedigreeError
+from pedigree.errors import PedigreeError
 from pedigree.evidence.store import open_store
 from pedigree.project import Project
 from pedigree.registry import find_promoted
@@ -55,32 +52,6 @@ def run_jobs(
     if code == 0 and (job == "release" or (job is None and until == "release")):
         print(_summarise(project))
     return code
-
-
-def run_configured(
-    project: Project, job: str, run_config: Mapping[str, Any], environment: Mapping[str, str]
-) -> dict[str, str]:
-    """Run one job with a configuration; return the digest of each asset that it made.
-
-    Args:
-        project: the project.
-        job: its name.
-        run_config: as in Dagster's Launchpad.
-        environment: of this process, passed on.
-
-    Raises:
-        PedigreeError: the run failed, with the exit code that it ended with; it has said why.
-    """
-    _refuse_temporary_workspace(project)
-    with tempfile.TemporaryDirectory(prefix="pedigree-") as folder:
-        config, result = Path(folder) / "config.json", Path(folder) / "result.json"
-        config.write_text(json.dumps(run_config))
-        arguments = ["--job", job, "--config", str(config), "--result", str(result)]
-        code = _start(project, "pipelines.run", arguments, environment).returncode
-        if code != 0:
-            error = {1: GateClosed, 3: EvidenceMissing}.get(code, PedigreeError)
-            raise error(f"The job {job} did not end well: see above. Nothing was promoted.")
-        return json.loads(result.read_text())
 
 
 def examine_dagster(

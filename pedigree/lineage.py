@@ -168,13 +168,7 @@ def _explain_snapshot(
                 },
             }
         )
-    params = cast(dict[str, JSON], curation.predicate["params"]) if curation else {}
-    excluded: dict[str, JSON] = {
-        "sources": params.get("exclude_sources", []),
-        "annotators": params.get("exclude_annotators", []),
-        "rows": params.get("exclude_rows"),
-    }
-    return {**about, "curated": curated, "sources": sources, "excluded": excluded}
+    return {**about, "curated": curated, "sources": sources}
 
 
 def _explain_checks(

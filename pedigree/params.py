@@ -20,13 +20,6 @@ class CurationParams(Settings):
 
     min_characters: int = Field(default=2, ge=1, description="shorter canonical texts are dropped")
     max_characters: int = Field(default=100_000, ge=1, description="longer ones are dropped")
-    exclude_sources: tuple[str, ...] = Field(
-        default=(), description="sources that are left out, as if there were none of that name"
-    )
-    exclude_annotators: tuple[str, ...] = Field(default=(), description="whose rows are left out")
-    exclude_rows: str | None = Field(
-        default=None, description="digest of a list of row keys that are left out"
-    )
 
 
 class SplitParams(Settings):

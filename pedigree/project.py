@@ -103,11 +103,6 @@ class Project:
         return self.root / ".pedigree" / "findings"
 
     @property
-    def exclusions(self) -> Path:
-        """Where lists of rows that were left out lie, named by their digest."""
-        return self.root / ".pedigree" / "exclusions"
-
-    @property
     def work(self) -> Path:
         """Where training keeps what it is working on."""
         return self.root / ".pedigree" / "work"

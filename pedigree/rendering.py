@@ -58,11 +58,6 @@ def _data(answer: dict[str, Any]) -> list[str]:
         if isinstance(snapshot["sources"], str):
             lines.append(f"      sources: {snapshot['sources']}")
             continue
-        left_out = {what: names for what, names in snapshot["excluded"].items() if names}
-        for what, names in left_out.items():
-            lines.append(
-                f"      left out: {what} {', '.join(names) if isinstance(names, list) else names}"
-            )
         for part in snapshot["sources"]:
             lines.append(
                 f"      {part['source']}: {part['rows']} rows, batch {part['label_batch']}, "

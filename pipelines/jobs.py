@@ -30,12 +30,6 @@ JOBS = [
         description="From the sources to an attested model.",
     ),
     dg.define_asset_job(
-        "clean_retrain",
-        (_DATA - dg.AssetSelection.groups("sources")) | _MODEL,
-        description="Train again on documents that were fetched before, without what the run's "
-        "configuration leaves out; `pedigree retrain` fills it in.",
-    ),
-    dg.define_asset_job(
         "release",
         dg.AssetSelection.assets(f"{ENVIRONMENT}_model"),
         description=f"Give the newest attested model to {ENVIRONMENT}, if the policy lets it.",

@@ -8,9 +8,6 @@ Started by hand it needs DAGSTER_HOME, and PYTHONPATH set to the project's folde
 import argparse
 import json
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
@@ -38,21 +35,16 @@ def main(arguments: list[str]) -> int:
     chosen.add_argument("--until", choices=JOBS_UNTIL, default="release")
     chosen.add_argument("--job", choices=[job.name for job in JOBS if job.name != "promote"])
     parser.add_argument("--profile")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="run configuration, JSON")
-    parser.add_argument("--result", type=Path, metavar="FILE", help="gets the digests made")
     options = parser.parse_args(arguments)
     try:
         jobs = [options.job] if options.job else JOBS_UNTIL[options.until]
-        config = json.loads(options.config.read_text()) if options.config else {}
-        return _run(jobs, options.profile, config, options.result)
+        return _run(jobs, options.profile)
     except PedigreeError as error:
         print(f"pedigree: {error}", file=sys.stderr)
         return error.exit_code
 
 
-def _run(
-    jobs: list[str], profile: str | None, config: dict[str, Any], result_file: Path | None
-) -> int:
+def _run(jobs: list[str], profile: str | None) -> int:
     from pedigree.release import require_clean_tree
     from pipelines.definitions import build_definitions, open_this_project
 
@@ -65,39 +57,29 @@ def _run(
         for name in jobs:
             result = definitions.resolve_job_def(name).execute_in_process(
                 instance=instance,
-                run_config={"loggers": {"readable": {}}, **config},
+                run_config={"loggers": {"readable": {}}},
                 raise_on_error=False,
                 tags={"pedigree/profile": profile or "default"},
             )
             if not result.success:
                 return _explain(result)
-            if result_file is not None:
-                made = {name: digest for name, digest, _ in _list_made(result)}
-                write_atomically(result_file, json.dumps(made).encode())
-            else:
-                _write_digests(project, result)
+            _write_digests(project, result)
     return 0
-
-
-def _list_made(
-    result: dg.ExecuteInProcessResult,
-) -> Iterator[tuple[str, str, dg.AssetMaterialization]]:
-    """Yield name, digest and event of each asset that a run made."""
-    for event in result.all_events:
-        if event.is_step_materialization:
-            made = event.step_materialization_data.materialization
-            yield "-".join(made.asset_key.path), (made.tags or {})[DATA_VERSION], made
 
 
 def _write_digests(project: Project, result: dg.ExecuteInProcessResult) -> None:
     """Write what the run made as small files, which are the outputs of DVC's stages."""
-    for name, digest, made in _list_made(result):
-        if name in DIGEST_FILES:
-            write_atomically(project.root / "digests" / name, f"{digest}\n".encode())
-        elif name == "model_evaluation":
-            metrics = {key: made.metadata[key].value for key in ("accuracy", "rows")}
-            text = json.dumps(metrics, indent=2) + "\n"
-            write_atomically(project.root / "metrics" / "evaluation.json", text.encode())
+    for event in result.all_events:
+        if event.is_step_materialization:
+            made = event.step_materialization_data.materialization
+            name = "-".join(made.asset_key.path)
+            if name in DIGEST_FILES:
+                digest = (made.tags or {})[DATA_VERSION]
+                write_atomically(project.root / "digests" / name, f"{digest}\n".encode())
+            elif name == "model_evaluation":
+                metrics = {key: made.metadata[key].value for key in ("accuracy", "rows")}
+                text = json.dumps(metrics, indent=2) + "\n"
+                write_atomically(project.root / "metrics" / "evaluation.json", text.encode())
 
 
 def _explain(result: dg.ExecuteInProcessResult) -> int:

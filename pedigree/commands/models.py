@@ -30,23 +30,6 @@ def add_commands(commands: Commands) -> None:
     verify.add_argument("--json", action="store_true")
     verify.set_defaults(command=_verify)
 
-    diff = commands.add_parser("diff", help="what is different between two models or snapshots")
-    diff.add_argument("before", metavar="A", help="a MODEL, or a snapshot's digest")
-    diff.add_argument("after", metavar="B")
-    diff.add_argument("--json", action="store_true")
-    diff.set_defaults(command=_diff)
-
-    retrain = commands.add_parser(
-        "retrain", help="train a model again as if some of its data had never been there"
-    )
-    retrain.add_argument("model", metavar="MODEL")
-    retrain.add_argument("--exclude-source", action="append", default=[], metavar="ID")
-    retrain.add_argument("--exclude-annotator", action="append", default=[], metavar="NAME")
-    retrain.add_argument("--exclude-rows", type=Path, metavar="FILE", help="row keys or row ids")
-    retrain.add_argument("--revoke", metavar="REASON", help="revoke the old model")
-    retrain.add_argument("--json", action="store_true")
-    retrain.set_defaults(command=_retrain)
-
     rebuild = commands.add_parser("rebuild", help="train a recorded model again and compare")
     which = rebuild.add_mutually_exclusive_group(required=True)
     which.add_argument("model", metavar="MODEL", nargs="?")
@@ -77,60 +60,6 @@ def _models(options: argparse.Namespace) -> int:
     else:
         print(render_models(models) if models else "No model is attested yet: run `pedigree run`.")
     return 0
-
-
-def _diff(options: argparse.Namespace) -> int:
-    from pedigree.comparing import compare, compare_snapshots
-    from pedigree.evidence.store import open_store
-    from pedigree.registry import find_model
-    from pedigree.rendering_changes import render_comparison
-
-    project = open_project(options)
-    environments = project.policy().environments
-    store = open_store(project, project.policy())
-    names = (options.before, options.after)
-    try:
-        models = [find_model(store, name, environments) for name in names]
-    except EvidenceMissing:
-        snapshots = [store.find_subject(name, "snapshot") for name in names]
-        found = compare_snapshots(project, store, snapshots[0], snapshots[1])
-    else:
-        found = compare(project, store, models[0], models[1])
-    if options.json:
-        print_json({**dataclasses.asdict(found), "identical": found.identical})
-    else:
-        print(render_comparison(found))
-    return EvidenceMissing.exit_code if found.unknown else 0
-
-
-def _retrain(options: argparse.Namespace) -> int:
-    from pedigree.evidence.store import open_store
-    from pedigree.launching import run_configured
-    from pedigree.registry import find_model
-    from pedigree.release import revoke_digest
-    from pedigree.rendering_changes import render_retraining
-    from pedigree.retraining import conclude_retraining, plan_retraining
-
-    project = open_project(options)
-    policy = project.policy()
-    store = open_store(project, policy)
-    plan = plan_retraining(
-        project,
-        store,
-        find_model(store, options.model, policy.environments),
-        sources=options.exclude_source,
-        annotators=options.exclude_annotator,
-        rows=options.exclude_rows,
-    )
-    made = run_configured(project, "clean_retrain", plan.run_config, dict(os.environ))
-    if options.revoke:
-        revoke_digest(project, plan.model, options.revoke, datetime.now(UTC))
-    outcome = conclude_retraining(project, store, plan, made["fine_tuned_model"])
-    if options.json:
-        print_json(dataclasses.asdict(outcome))
-    else:
-        print(render_retraining(outcome))
-    return EvidenceMissing.exit_code if outcome.comparison.unknown else 0
 
 
 def _why(options: argparse.Namespace) -> int:
