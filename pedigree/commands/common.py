@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pedigree.errors import PedigreeError
 from pedigree.project import Project, find_project
 
 if TYPE_CHECKING:
@@ -18,6 +19,14 @@ def open_project(options: argparse.Namespace) -> Project:
     """Return the project that the command was called in, or that `--project` names."""
     downloads = os.environ.get("PEDIGREE_DOWNLOADS")
     return find_project(options.project, Path(downloads) if downloads else None)
+
+
+def find_open_project(options: argparse.Namespace) -> Project | None:
+    """Return the project that the command was called in, or None outside of one."""
+    try:
+        return open_project(options)
+    except PedigreeError:
+        return None
 
 
 def print_json(value: Any) -> None:

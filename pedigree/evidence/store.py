@@ -38,6 +38,7 @@ PREDICATES = {
     "promotion": "https://slsa.dev/verification_summary/v1",
     "evaluation": "urn:pedigree:predicate:evaluation:v1",
     "base-model": "urn:pedigree:predicate:base-model:v1",
+    "admission": "urn:pedigree:predicate:admission:v1",
     "source": "urn:pedigree:predicate:source:v1",
     "curation": "urn:pedigree:predicate:curation:v1",
     "snapshot": "urn:pedigree:predicate:snapshot:v1",

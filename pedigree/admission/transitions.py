@@ -1,0 +1,183 @@
+"""The states of an admission, each a signed statement about the artifact's digest.
+
+    received -> pinned -> signature_verified -> tree_checked -> scanned -> [converted]
+             -> admitted | quarantined | rejected
+
+A statement is written for each state that was reached, and names the one before it. Where a step
+refuses, the last statement is the decision, with every finding. `find_decision` reads it back.
+"""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+from pedigree import __version__
+from pedigree.admission.verdict import Finding, Outcome, show
+from pedigree.checks import digest_code
+from pedigree.digests import JSON, FileEntry, Manifest, hex_of
+from pedigree.evidence.policy import Policy
+from pedigree.evidence.store import EvidenceStore, Statement
+from pedigree.sandbox import Isolation
+
+KIND = "admission"
+PREDICATE_VERSION = 1
+State: TypeAlias = Literal[
+    "received", "pinned", "signature_verified", "tree_checked", "scanned", "converted",
+    "admitted", "quarantined", "rejected",
+]  # fmt: skip
+DECISIONS: tuple[Outcome, ...] = ("admitted", "quarantined", "rejected")
+
+
+@cache
+def gate_code_digest() -> str:
+    """Return the digest of the code that decides: every file of this package."""
+    here = Path(__file__).parent
+    return digest_code(*sorted(f"{here.name}/{path.name}" for path in here.glob("*.py")))
+
+
+def tool_versions() -> dict[str, JSON]:
+    """Return which programs judged."""
+    return {
+        "pedigree": __version__,
+        "gate-code": gate_code_digest(),
+        "python": platform.python_version(),
+    }
+
+
+@dataclass
+class Passage:
+    """Writes the statements of one artifact's way through the gate, each with its predecessor.
+
+    Attributes:
+        store: where they are written.
+        policy: the policy in force.
+        isolation: what the sandbox of this machine can hold.
+        now: time of the admission.
+        name: what the artifact is called, where it came from; only for people.
+        digest: the artifact's digest.
+    """
+
+    store: EvidenceStore
+    policy: Policy
+    isolation: Isolation
+    now: datetime
+    name: str
+    digest: str
+    written: list[Statement] = field(default_factory=list[Statement])
+
+    def reach(self, state: State, said: dict[str, JSON]) -> Statement:
+        """Sign that a state was reached; `said` is what this state adds."""
+        before = self.written[-1].digest if self.written else None
+        predicate: dict[str, JSON] = {
+            "version": PREDICATE_VERSION,
+            "state": state,
+            "previous": {"sha256": hex_of(before)} if before else None,
+            "configuration": [
+                {"name": "policy", "digest": {"sha256": hex_of(self.policy.digest())}},
+                {
+                    "name": "admission-policy",
+                    "digest": {"sha256": hex_of(self.policy.admission.digest())},
+                },
+            ],
+            "tools": tool_versions(),
+            "isolation": cast(JSON, self.isolation.record()),
+            "decidedOn": self.now.astimezone(UTC).isoformat(),
+            **said,
+        }
+        subject: dict[str, JSON] = {
+            "name": show(self.name, 200),
+            "digest": {"sha256": hex_of(self.digest)},
+        }
+        statement = self.store.write(KIND, [subject], predicate)
+        self.written.append(statement)
+        return statement
+
+    def decide(
+        self, outcome: Outcome, findings: Sequence[Finding], unlisted: int, of_bytes: bool
+    ) -> Statement:
+        """Sign the decision.
+
+        Args:
+            outcome: what it is.
+            findings: every reason against.
+            unlisted: how many more there are.
+            of_bytes: whether the digest's bytes were judged. A wrong pin, or a file that could
+                not be read, is a refusal of what was asked, and says nothing about the digest.
+        """
+        return self.reach(
+            outcome,
+            {
+                "findings": [cast(JSON, dict(vars(finding))) for finding in findings],
+                "unlisted": unlisted,
+                "bytesJudged": of_bytes,
+            },
+        )
+
+
+def find_decision(
+    store: EvidenceStore, digest: str, policy: Policy
+) -> tuple[Statement | None, str]:
+    """Return the newest decision about a digest's bytes that counts, or None and why there is none.
+
+    It counts under the admission policy in force and from the gate's present code. Where a
+    statement was deleted nobody knows whether another is the newest, so none counts.
+    """
+    if deleted := store.find_deleted(digest, KIND):
+        return None, f"may not be the newest ({deleted[0].rstrip('.')})"
+    statements, problems = store.about(digest, KIND)
+    decided = [
+        one
+        for one in statements
+        if one.predicate["state"] in DECISIONS and one.predicate["bytesJudged"]
+    ]
+    if not decided:
+        problem = f"is not signed by a trusted key ({problems[0]})" if problems else "is missing"
+        return None, problem
+    newest = max(decided, key=_order)
+    if newest.predicate["state"] == "rejected":
+        return newest, ""  # a policy that changed does not undo a rejection
+    if admission_policy(newest) != policy.admission.digest():
+        return None, "is stale (another admission policy since)"
+    if newest.predicate["tools"].get("gate-code") != gate_code_digest():
+        return None, "is stale (other code of the gate since)"
+    return newest, ""
+
+
+def _order(statement: Statement) -> tuple[str, int]:
+    """Newest last; of two at the same moment the worse."""
+    state = cast(Outcome, statement.predicate["state"])
+    return str(statement.predicate["decidedOn"]), DECISIONS.index(state)
+
+
+def admission_policy(statement: Statement) -> str:
+    """Return the digest of the admission policy under which a statement was written."""
+    items = cast(list[dict[str, Any]], statement.predicate["configuration"])
+    found = [item["digest"]["sha256"] for item in items if item["name"] == "admission-policy"]
+    return f"sha256:{found[0]}" if found else ""
+
+
+def read_passage(store: EvidenceStore, decision: Statement) -> list[Statement]:
+    """Return the statements that led to a decision, the first state first.
+
+    Raises:
+        KeyError: one of them is gone or not trusted.
+    """
+    about = f"sha256:{decision.subjects[0]['digest']['sha256']}"
+    known = {one.digest: one for one in store.about(about, KIND)[0]}
+    chain = [decision]
+    while chain[-1].predicate["previous"]:
+        chain.append(known[f"sha256:{chain[-1].predicate['previous']['sha256']}"])
+    return chain[::-1]
+
+
+def find_manifest(store: EvidenceStore, digest: str) -> Manifest | None:
+    """Return the files of an artifact that was received before, or None."""
+    for one in store.about(digest, KIND)[0]:
+        if one.predicate["state"] == "received":
+            files = cast(list[dict[str, Any]], one.predicate["files"])
+            return tuple(FileEntry.model_validate(entry) for entry in files)
+    return None
