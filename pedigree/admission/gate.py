@@ -133,6 +133,7 @@ def _pass_through(
     if refused:
         return _refuse(way, refused)
     way.reach("pinned", {"pin": {"digest": pin.digest, "by": pin.said_by} if pin else None})
+    way.reach("signature_verified", {"signature": None})
     scan = limit_formats(scan_received(received, limits), gate.policy)
     same = _find_same_weights(scan, gate)
     _reach_scanned(way, scan, same)

