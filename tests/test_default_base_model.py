@@ -8,7 +8,12 @@ import pytest
 from pedigree.admission.gate import admit_artifact, open_gate, require_admitted
 from pedigree.admission.pins import Pin
 from pedigree.admission.transitions import find_manifest, read_passage
-from pedigree.base_models import BaseModelSource, bring_in_base_model, load_base_model_source
+from pedigree.base_models import (
+    BaseModelSource,
+    admit_base_model,
+    load_base_model_source,
+    record_base_model,
+)
 from pedigree.project import Project
 from tests.conftest import NOW, REPOSITORY
 
@@ -27,9 +32,9 @@ def test_the_default_and_its_twin_are_one_artifact_and_changes_are_refused(
         shutil.copy(REPOSITORY / name, tmp_path)
     gate = open_gate(Project(tmp_path, downloads))
     source = load_base_model_source(REPOSITORY / "base_models", "minilm")
-    model, _, decision = bring_in_base_model(gate, source, tmp_path, NOW)
+    model = record_base_model(gate, source, admit_base_model(gate, source, tmp_path, NOW).digest)
+    decision = require_admitted(gate.store, model.digest, gate.policy)
     assert {entry.path: entry.sha256 for entry in model.files}["model.safetensors"] == WEIGHTS
-    assert require_admitted(gate.store, model.digest, gate.policy).digest == decision.digest
     assert len(read_passage(gate.store, decision)) == 6
 
     shared = [name for name in source.files if name != "vocab.txt"]
@@ -40,10 +45,11 @@ def test_the_default_and_its_twin_are_one_artifact_and_changes_are_refused(
         uri=TWIN,
         sha256=TWIN_SHA256,
     )
-    first, _, _ = bring_in_base_model(gate, here, tmp_path, NOW)
-    twin, _, twin_decision = bring_in_base_model(gate, there, tmp_path, NOW)
-    assert twin == first
-    scanned = read_passage(gate.store, twin_decision)[-2].predicate
+    first = admit_base_model(gate, here, tmp_path, NOW)
+    twin = admit_base_model(gate, there, tmp_path, NOW)
+    assert (twin.digest, twin.scan.files) == (first.digest, first.scan.files)
+    assert twin.same_weights == (model.digest,)
+    scanned = twin.statements[-2].predicate
     assert scanned["sameWeightsAs"] == [{"sha256": model.digest.removeprefix("sha256:")}]
 
     pin = Pin(model.digest, "the test", find_manifest(gate.store, model.digest))

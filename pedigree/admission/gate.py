@@ -33,6 +33,10 @@ from pedigree.project import Project
 from pedigree.sandbox import Isolation, probe_isolation
 
 _WEIGHTS = ("safetensors", "onnx", "gguf")
+_UNSIGNED: dict[str, JSON] = {
+    "signature": None,
+    "summary": "there is no signature, and none is demanded.",
+}
 _TREE_RULES = ("tree_", "link", "special_file", "changed", "unreadable")
 
 
@@ -72,6 +76,20 @@ class Admission:
     def admitted(self) -> bool:
         """Return whether it may be used."""
         return self.scan.outcome == "admitted"
+
+    def require(self, what: str) -> None:
+        """Refuse what was not admitted; `what` names it.
+
+        Raises:
+            GateClosed: it is quarantined or rejected; the message says why.
+        """
+        if not self.admitted:
+            reasons = [f"{one.file}: {one.reason.rstrip('.')}" for one in self.scan.findings]
+            shown = "; ".join(reasons[:10]) + ("; ..." if len(reasons) > 10 else "")
+            raise GateClosed(
+                f"{what} ({self.digest}) was {self.scan.outcome}: {shown}. Nothing may load it; "
+                "look at where it comes from, or take another."
+            )
 
     def describe(self) -> dict[str, JSON]:
         """Return the admission for `--json`: the scan, and what was signed and kept."""
@@ -133,7 +151,10 @@ def _pass_through(
     if refused:
         return _refuse(way, refused)
     way.reach("pinned", {"pin": {"digest": pin.digest, "by": pin.said_by} if pin else None})
-    way.reach("signature_verified", {"signature": None})
+    way.reach(
+        "signature_verified",
+        {"signature": None, "summary": "there is no signature, and none is demanded."},
+    )
     scan = limit_formats(scan_received(received, limits), gate.policy)
     same = _find_same_weights(scan, gate)
     _reach_scanned(way, scan, same)

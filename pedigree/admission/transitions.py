@@ -19,6 +19,7 @@ from pedigree import __version__
 from pedigree.admission.verdict import Finding, Outcome, show
 from pedigree.checks import digest_code
 from pedigree.digests import JSON, FileEntry, Manifest, hex_of
+from pedigree.errors import EvidenceMissing
 from pedigree.evidence.policy import Policy
 from pedigree.evidence.store import EvidenceStore, Statement
 from pedigree.sandbox import Isolation
@@ -30,6 +31,34 @@ State: TypeAlias = Literal[
     "admitted", "quarantined", "rejected",
 ]  # fmt: skip
 DECISIONS: tuple[Outcome, ...] = ("admitted", "quarantined", "rejected")
+
+
+AdmissionStep: TypeAlias = Literal["pin", "signature", "file_tree", "contents"]
+_STEPS: dict[AdmissionStep, State] = {
+    "pin": "pinned",
+    "signature": "signature_verified",
+    "file_tree": "tree_checked",
+    "contents": "admitted",
+}
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What the newest admission of an artifact says of one step.
+
+    Attributes:
+        passed: whether the state behind the step was reached.
+        summary: one sentence.
+        statement: digest of the statement that says so.
+        isolation: the level of the sandbox at that time.
+        findings: up to 20 reasons against.
+    """
+
+    passed: bool
+    summary: str
+    statement: str
+    isolation: str
+    findings: list[dict[str, str]]
 
 
 @cache
@@ -147,6 +176,22 @@ def find_decision(
     return newest, ""
 
 
+def find_newest_passage(store: EvidenceStore, digest: str) -> list[Statement]:
+    """Return the statements of the newest admission of a digest, of whatever policy and outcome.
+
+    Raises:
+        EvidenceMissing: there is none, or one of them is gone.
+    """
+    decided = [one for one in store.about(digest, KIND)[0] if one.predicate["state"] in DECISIONS]
+    try:
+        return read_passage(store, max(decided, key=_order))
+    except (ValueError, KeyError):
+        raise EvidenceMissing(
+            f"There is no whole record of an admission of {digest}: admit it (`pedigree admit "
+            "PATH`; for the base model, materialise base_model_admission)."
+        ) from None
+
+
 def _order(statement: Statement) -> tuple[str, int]:
     """Newest last; of two at the same moment the worse."""
     state = cast(Outcome, statement.predicate["state"])
@@ -181,3 +226,35 @@ def find_manifest(store: EvidenceStore, digest: str) -> Manifest | None:
             files = cast(list[dict[str, Any]], one.predicate["files"])
             return tuple(FileEntry.model_validate(entry) for entry in files)
     return None
+
+
+def explain_step(store: EvidenceStore, digest: str, step: AdmissionStep) -> StepResult:
+    """Return what the newest admission of an artifact says of one step.
+
+    Raises:
+        EvidenceMissing: there is no whole record of an admission.
+    """
+    passage = find_newest_passage(store, digest)
+    decision = passage[-1]
+    reached = [one for one in passage if one.predicate["state"] == _STEPS[step]]
+    isolation = str(decision.predicate["isolation"]["level"])
+    if reached:
+        summary = f"{_STEPS[step]}: {_say(step, reached[0])}"
+        return StepResult(True, summary, reached[0].digest, isolation, [])
+    findings = cast(list[dict[str, str]], decision.predicate["findings"])
+    last = passage[-2].predicate["state"]
+    shown = "; ".join(f"{one['file']}: {one['reason'].rstrip('.')}" for one in findings[:5])
+    summary = (
+        f"It was {decision.predicate['state']} and got as far as {last}: {shown or 'no reason'}. "
+        "Look at where it comes from, or take another."
+    )
+    return StepResult(False, summary, decision.digest, isolation, findings[:20])
+
+
+def _say(step: AdmissionStep, statement: Statement) -> str:
+    said = statement.predicate
+    if step == "pin":
+        return f"as {said['pin']['by']} has it." if said["pin"] else "no pin was declared."
+    if step == "signature":
+        return str(said["summary"])
+    return "nothing was found."

