@@ -20,8 +20,11 @@ from typing import cast
 
 from pedigree.admission.keeping import discard, keep, set_apart
 from pedigree.admission.pins import Pin, compare_with_pin
+from pedigree.admission.publishers import Publishers, load_publishers
 from pedigree.admission.receiving import Received, receive
 from pedigree.admission.scan import scan_received
+from pedigree.admission.signature_files import SignatureFiles, take_signature
+from pedigree.admission.signatures import SignatureVerdict, verify_signature
 from pedigree.admission.transitions import Passage, find_decision
 from pedigree.admission.verdict import Finding, Limits, Scan, worst
 from pedigree.digests import JSON, digest_json, hex_of
@@ -33,10 +36,6 @@ from pedigree.project import Project
 from pedigree.sandbox import Isolation, probe_isolation
 
 _WEIGHTS = ("safetensors", "onnx", "gguf")
-_UNSIGNED: dict[str, JSON] = {
-    "signature": None,
-    "summary": "there is no signature, and none is demanded.",
-}
 _TREE_RULES = ("tree_", "link", "special_file", "changed", "unreadable")
 
 
@@ -48,6 +47,7 @@ class Gate:
     policy: Policy
     store: EvidenceStore = field(repr=False)
     isolation: Isolation
+    publishers: Publishers
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def open_gate(project: Project, policy: Policy | None = None) -> Gate:
     """Open a project's gate: policy (the project's), evidence, what the sandbox can hold here."""
     policy = policy or project.policy()
     store = open_store(project, policy, write=True)
-    return Gate(project, policy, store, probe_isolation())
+    return Gate(project, policy, store, probe_isolation(), load_publishers(project.root))
 
 
 def admit_artifact(
@@ -115,6 +115,7 @@ def admit_artifact(
     now: datetime,
     *,
     pin: Pin | None = None,
+    signature: SignatureFiles | None = None,
     origin: dict[str, JSON] | None = None,
     limits: Limits | None = None,
 ) -> Admission:
@@ -125,6 +126,7 @@ def admit_artifact(
         gate: the project's gate.
         now: time of the admission.
         pin: what it has to be; anything else is refused before it is parsed.
+        signature: its signature, if that does not lie in the folder itself.
         origin: where it comes from, as far as that is known, for the record.
         limits: bounds of the work.
 
@@ -133,12 +135,15 @@ def admit_artifact(
     """
     with _private_store(gate.project.outside) as store:
         received = receive(path, store)
+        if signature is None:
+            received, signature = take_signature(received)
         way = Passage(gate.store, gate.policy, gate.isolation, now, received.name, received.digest)
-        return _pass_through(received, gate, way, pin, origin or {}, limits)
+        return _pass_through(received, signature, gate, way, pin, origin or {}, limits)
 
 
 def _pass_through(
     received: Received,
+    signature: SignatureFiles | None,
     gate: Gate,
     way: Passage,
     pin: Pin | None,
@@ -151,17 +156,34 @@ def _pass_through(
     if refused:
         return _refuse(way, refused)
     way.reach("pinned", {"pin": {"digest": pin.digest, "by": pin.said_by} if pin else None})
-    way.reach(
-        "signature_verified",
-        {"signature": None, "summary": "there is no signature, and none is demanded."},
-    )
+    signed = _verify_signature(received, signature, gate, way)
+    if signed.findings:
+        return _refuse(way, list(signed.findings))
     scan = limit_formats(scan_received(received, limits), gate.policy)
     same = _find_same_weights(scan, gate)
     _reach_scanned(way, scan, same)
     complete = not received.problems
-    way.decide(scan.outcome, scan.findings, scan.unlisted, complete)
+    way.decide(scan.outcome, scan.findings, scan.unlisted, complete, signed.signature)
     kept = _keep(received, scan, gate, complete)
     return Admission(scan, tuple(way.written), kept, same)
+
+
+def _verify_signature(
+    received: Received, files: SignatureFiles | None, gate: Gate, way: Passage
+) -> SignatureVerdict:
+    """Judge the signature; sign `signature_verified` unless it refuses the artifact."""
+    required = gate.policy.admission.require_signature
+    signed = verify_signature(
+        received, files, gate.publishers, way.now, required=required, earlier=gate.store
+    )
+    if not signed.findings:
+        said: dict[str, JSON] = {
+            "signature": signed.signature,
+            "summary": signed.summary,
+            "publishers": {"sha256": hex_of(gate.publishers.digest())},
+        }
+        way.reach("signature_verified", said)
+    return signed
 
 
 def _refuse(way: Passage, findings: list[Finding]) -> Admission:

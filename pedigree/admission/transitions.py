@@ -126,7 +126,12 @@ class Passage:
         return statement
 
     def decide(
-        self, outcome: Outcome, findings: Sequence[Finding], unlisted: int, of_bytes: bool
+        self,
+        outcome: Outcome,
+        findings: Sequence[Finding],
+        unlisted: int,
+        of_bytes: bool,
+        signature: dict[str, JSON] | None = None,
     ) -> Statement:
         """Sign the decision.
 
@@ -136,6 +141,7 @@ class Passage:
             unlisted: how many more there are.
             of_bytes: whether the digest's bytes were judged. A wrong pin, or a file that could
                 not be read, is a refusal of what was asked, and says nothing about the digest.
+            signature: the signature of a pinned publisher.
         """
         return self.reach(
             outcome,
@@ -143,6 +149,7 @@ class Passage:
                 "findings": [cast(JSON, dict(vars(finding))) for finding in findings],
                 "unlisted": unlisted,
                 "bytesJudged": of_bytes,
+                "signature": signature,
             },
         )
 

@@ -9,6 +9,7 @@ from pedigree.commands.common import Commands, find_open_project, print_json
 from pedigree.errors import PedigreeError
 
 if TYPE_CHECKING:
+    from pedigree.admission.signature_files import SignatureFiles
     from pedigree.admission.verdict import Scan
     from pedigree.digests import JSON
 
@@ -21,6 +22,11 @@ def add_commands(commands: Commands) -> None:
     admit.add_argument(
         "--expect", metavar="DIGEST", help="refuse whatever is not the artifact of this digest"
     )
+    admit.add_argument(
+        "--signature", type=Path, metavar="FILE", help="model.sig, or the signature of --manifest"
+    )
+    admit.add_argument("--manifest", type=Path, metavar="FILE", help="JSON or SHA256SUMS")
+    admit.add_argument("--key", type=Path, metavar="FILE", help="public key; shows validity only")
     admit.add_argument("--json", action="store_true")
     admit.set_defaults(command=_admit)
 
@@ -52,8 +58,10 @@ def _judge(options: argparse.Namespace) -> tuple["Scan", dict[str, "JSON"]]:
     project = find_open_project(options)
     policy = load_policy(options.policy) if options.policy else None
     if project is None:
-        if options.expect:
-            raise PedigreeError("--expect needs a project: call it in the project's folder.")
+        if options.expect or options.signature:
+            raise PedigreeError(
+                "--expect and --signature need a project: call it in the project's folder."
+            )
         scan = scan_path(options.path)
         return (limit_formats(scan, policy) if policy else scan), {}
     gate = open_gate(project, policy)
@@ -61,5 +69,32 @@ def _judge(options: argparse.Namespace) -> tuple["Scan", dict[str, "JSON"]]:
     if options.expect:
         pin = Pin(options.expect, "--expect", find_manifest(gate.store, options.expect))
     origin: dict[str, JSON] = {"path": str(options.path)}
-    admission = admit_artifact(options.path, gate, datetime.now(UTC), pin=pin, origin=origin)
+    admission = admit_artifact(
+        options.path,
+        gate,
+        datetime.now(UTC),
+        pin=pin,
+        signature=_read_signature(options),
+        origin=origin,
+    )
     return admission.scan, admission.describe()
+
+
+def _read_signature(options: argparse.Namespace) -> "SignatureFiles | None":
+    from pedigree.admission.signature_files import SignatureFiles
+
+    if options.signature is None:
+        if options.manifest or options.key:
+            raise PedigreeError("--manifest and --key need --signature FILE: name it.")
+        return None
+    signature, key = _read(options.signature), _read(options.key) if options.key else None
+    if options.manifest:
+        return SignatureFiles(manifest=_read(options.manifest), detached=signature, key=key)
+    return SignatureFiles(bundle=signature, key=key)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PedigreeError(f"{path} cannot be read ({error.strerror}): name a file.") from None

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -20,19 +19,10 @@ from pedigree.cli import main
 from pedigree.digests import digest_manifest, digest_tree
 from pedigree.errors import EvidenceMissing, GateClosed, PedigreeError, VerificationFailed
 from pedigree.project import Project
-from tests.conftest import NOW, REPOSITORY
+from tests.conftest import NOW
 from tests.unit.admission.artifacts import hostile, model_folder, onnx_bytes, safetensors_bytes
 
 REACHED = ["received", "pinned", "signature_verified", "tree_checked", "scanned", "admitted"]
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    root = tmp_path / "project"
-    root.mkdir()
-    shutil.copy(REPOSITORY / "policy.yaml", root)
-    shutil.copy(REPOSITORY / "params.yaml", root)
-    return Project(root)
 
 
 @pytest.fixture
@@ -294,7 +284,7 @@ def test_the_command_signs_within_a_project_and_only_judges_outside(
     assert said["state"] == "admitted"
     assert "statements" not in said
     assert main(["-C", str(tmp_path), "admit", folder, "--expect", "sha256:12"]) == 2
-    assert "needs a project" in capsys.readouterr().err
+    assert "need a project" in capsys.readouterr().err
 
 
 def test_no_key_to_sign_with_is_an_error_and_nothing_is_kept(
