@@ -51,6 +51,15 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Conversion:
+    """How an artifact was made from a quarantined one: its digest, why, and how many tensors."""
+
+    parent: str
+    waiver: str
+    tensors: int | None
+
+
+@dataclass(frozen=True)
 class Admission:
     """What became of one artifact.
 
@@ -117,6 +126,7 @@ def admit_artifact(
     pin: Pin | None = None,
     signature: SignatureFiles | None = None,
     origin: dict[str, JSON] | None = None,
+    conversion: Conversion | None = None,
     limits: Limits | None = None,
 ) -> Admission:
     """Take in a file or folder, judge the copy, sign each state, and keep what was not rejected.
@@ -128,6 +138,7 @@ def admit_artifact(
         pin: what it has to be; anything else is refused before it is parsed.
         signature: its signature, if that does not lie in the folder itself.
         origin: where it comes from, as far as that is known, for the record.
+        conversion: what it was made from here; nobody can have signed what is made here.
         limits: bounds of the work.
 
     Raises:
@@ -138,7 +149,7 @@ def admit_artifact(
         if signature is None:
             received, signature = take_signature(received)
         way = Passage(gate.store, gate.policy, gate.isolation, now, received.name, received.digest)
-        return _pass_through(received, signature, gate, way, pin, origin or {}, limits)
+        return _pass_through(received, signature, gate, way, pin, origin or {}, conversion, limits)
 
 
 def _pass_through(
@@ -148,6 +159,7 @@ def _pass_through(
     way: Passage,
     pin: Pin | None,
     origin: dict[str, JSON],
+    conversion: Conversion | None,
     limits: Limits | None,
 ) -> Admission:
     manifest = [cast(JSON, entry.model_dump()) for entry in received.files]
@@ -156,23 +168,36 @@ def _pass_through(
     if refused:
         return _refuse(way, refused)
     way.reach("pinned", {"pin": {"digest": pin.digest, "by": pin.said_by} if pin else None})
-    signed = _verify_signature(received, signature, gate, way)
+    signed = _verify_signature(received, signature, gate, way, conversion)
     if signed.findings:
         return _refuse(way, list(signed.findings))
     scan = limit_formats(scan_received(received, limits), gate.policy)
     same = _find_same_weights(scan, gate)
     _reach_scanned(way, scan, same)
     complete = not received.problems
+    if conversion is not None and scan.outcome != "rejected":
+        way.reach(
+            "converted",
+            {
+                "parent": {"sha256": hex_of(conversion.parent)},
+                "waiver": conversion.waiver,
+                "tensors": conversion.tensors,
+            },
+        )
     way.decide(scan.outcome, scan.findings, scan.unlisted, complete, signed.signature)
     kept = _keep(received, scan, gate, complete)
     return Admission(scan, tuple(way.written), kept, same)
 
 
 def _verify_signature(
-    received: Received, files: SignatureFiles | None, gate: Gate, way: Passage
+    received: Received,
+    files: SignatureFiles | None,
+    gate: Gate,
+    way: Passage,
+    conversion: Conversion | None,
 ) -> SignatureVerdict:
     """Judge the signature; sign `signature_verified` unless it refuses the artifact."""
-    required = gate.policy.admission.require_signature
+    required = gate.policy.admission.require_signature and conversion is None
     signed = verify_signature(
         received, files, gate.publishers, way.now, required=required, earlier=gate.store
     )

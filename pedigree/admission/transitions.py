@@ -226,6 +226,14 @@ def read_passage(store: EvidenceStore, decision: Statement) -> list[Statement]:
     return chain[::-1]
 
 
+def find_kinds(store: EvidenceStore, decision: Statement) -> dict[str, str]:
+    """Return what each file of a judged artifact is, by its path; empty if it was not scanned."""
+    for one in read_passage(store, decision):
+        if one.predicate["state"] == "scanned":
+            return {item["path"]: item["kind"] for item in one.predicate["kinds"]}
+    return {}
+
+
 def find_manifest(store: EvidenceStore, digest: str) -> Manifest | None:
     """Return the files of an artifact that was received before, or None."""
     for one in store.about(digest, KIND)[0]:

@@ -1,11 +1,12 @@
 """Models and adapters from outside."""
 
 import argparse
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pedigree.commands.common import Commands, find_open_project, print_json
+from pedigree.commands.common import Commands, find_open_project, open_project, print_json
 from pedigree.errors import PedigreeError
 
 if TYPE_CHECKING:
@@ -28,7 +29,18 @@ def add_commands(commands: Commands) -> None:
     admit.add_argument("--manifest", type=Path, metavar="FILE", help="JSON or SHA256SUMS")
     admit.add_argument("--key", type=Path, metavar="FILE", help="public key; shows validity only")
     admit.add_argument("--json", action="store_true")
+    admit.add_argument(
+        "--waiver", metavar="REASON", help="convert a quarantined pickle, in the sandbox"
+    )
     admit.set_defaults(command=_admit)
+    attempt = commands.add_parser("try", help="run a quarantined classifier in the sandbox")
+    attempt.add_argument("digest", metavar="DIGEST")
+    attempt.add_argument("file", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
+    attempt.add_argument("--text", default="text", metavar="COL")
+    attempt.add_argument("--like", metavar="DIGEST", help="admitted model with the configuration")
+    attempt.add_argument("--out", type=Path, metavar="FILE", help="predictions, as JSON lines")
+    attempt.add_argument("--json", action="store_true")
+    attempt.set_defaults(command=_try)
 
 
 def _admit(options: argparse.Namespace) -> int:
@@ -58,9 +70,9 @@ def _judge(options: argparse.Namespace) -> tuple["Scan", dict[str, "JSON"]]:
     project = find_open_project(options)
     policy = load_policy(options.policy) if options.policy else None
     if project is None:
-        if options.expect or options.signature:
+        if options.expect or options.signature or options.waiver:
             raise PedigreeError(
-                "--expect and --signature need a project: call it in the project's folder."
+                "--expect, --signature and --waiver need a project: call it in its folder."
             )
         scan = scan_path(options.path)
         return (limit_formats(scan, policy) if policy else scan), {}
@@ -77,7 +89,12 @@ def _judge(options: argparse.Namespace) -> tuple["Scan", dict[str, "JSON"]]:
         signature=_read_signature(options),
         origin=origin,
     )
-    return admission.scan, admission.describe()
+    if options.waiver is None or admission.scan.outcome != "quarantined":
+        return admission.scan, admission.describe()
+    from pedigree.admission.conversion import convert_artifact
+
+    converted = convert_artifact(admission.digest, gate, datetime.now(UTC), waiver=options.waiver)
+    return converted.scan, {**converted.describe(), "converted_from": admission.describe()}
 
 
 def _read_signature(options: argparse.Namespace) -> "SignatureFiles | None":
@@ -98,3 +115,22 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise PedigreeError(f"{path} cannot be read ({error.strerror}): name a file.") from None
+
+
+def _try(options: argparse.Namespace) -> int:
+    from pedigree.admission.gate import open_gate
+    from pedigree.admission.trying import try_artifact
+    from pedigree.inspection import read_texts
+
+    gate = open_gate(open_project(options))
+    texts = read_texts(options.file, options.text)
+    digest = gate.store.find_subject(options.digest, "admission")
+    out = options.out or options.file.with_name(f"{options.file.stem}.unverified.jsonl")
+    trial = try_artifact(digest, texts, gate, datetime.now(UTC), out=out, like=options.like)
+    if options.json:
+        print_json({"out": str(out), "statement": trial.statement.digest, "rows": trial.lines})
+    else:
+        labels = Counter(str(line["label"]) for line in trial.lines)
+        counts = ", ".join(f"{label} {count}" for label, count in sorted(labels.items()))
+        print(f"{len(texts)} rows in {out}, each marked unverified: {counts}")
+    return 0
