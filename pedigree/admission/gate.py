@@ -23,6 +23,7 @@ from pedigree.admission.pins import Pin, compare_with_pin
 from pedigree.admission.publishers import Publishers, load_publishers
 from pedigree.admission.receiving import Received, receive
 from pedigree.admission.scan import scan_received
+from pedigree.admission.second_opinion import ask_second_opinion
 from pedigree.admission.signature_files import SignatureFiles, take_signature
 from pedigree.admission.signatures import SignatureVerdict, verify_signature
 from pedigree.admission.transitions import Passage, find_decision
@@ -171,9 +172,10 @@ def _pass_through(
     signed = _verify_signature(received, signature, gate, way, conversion)
     if signed.findings:
         return _refuse(way, list(signed.findings))
-    scan = limit_formats(scan_received(received, limits), gate.policy)
+    opinion = ask_second_opinion(received, scan_received(received, limits))
+    scan = limit_formats(opinion.scan, gate.policy)
     same = _find_same_weights(scan, gate)
-    _reach_scanned(way, scan, same)
+    _reach_scanned(way, scan, same, opinion.said)
     complete = not received.problems
     if conversion is not None and scan.outcome != "rejected":
         way.reach(
@@ -218,7 +220,9 @@ def _refuse(way: Passage, findings: list[Finding]) -> Admission:
     return Admission(scan, tuple(way.written), None)
 
 
-def _reach_scanned(way: Passage, scan: Scan, same: tuple[str, ...]) -> None:
+def _reach_scanned(
+    way: Passage, scan: Scan, same: tuple[str, ...], second_opinion: dict[str, JSON]
+) -> None:
     """Sign `tree_checked` and `scanned`, as far as nothing that they look at was rejected."""
     rejected = [one for one in scan.findings if one.outcome == "rejected"]
     if any(one.rule.startswith(_TREE_RULES) for one in rejected):
@@ -233,6 +237,7 @@ def _reach_scanned(way: Passage, scan: Scan, same: tuple[str, ...]) -> None:
         {
             "kinds": kinds,
             "weights": {"sha256": hex_of(weights)} if weights else None,
+            "secondOpinion": second_opinion,
             "sameWeightsAs": [{"sha256": hex_of(digest)} for digest in same],
         },
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from pedigree import __version__
+from pedigree.admission.second_opinion import scanner_version
 from pedigree.admission.verdict import Finding, Outcome, show
 from pedigree.checks import digest_code
 from pedigree.digests import JSON, FileEntry, Manifest, hex_of
@@ -73,6 +74,7 @@ def tool_versions() -> dict[str, JSON]:
     return {
         "pedigree": __version__,
         "gate-code": gate_code_digest(),
+        "picklescan": scanner_version(),
         "python": platform.python_version(),
     }
 

@@ -14,7 +14,7 @@ from pedigree.admission.pins import Pin
 from pedigree.admission.receiving import Received
 from pedigree.admission.scan import scan_path
 from pedigree.admission.transitions import find_decision, find_manifest, read_passage
-from pedigree.admission.verdict import Limits, Scan
+from pedigree.admission.verdict import Limits, Scan, ScannedFile
 from pedigree.cli import main
 from pedigree.digests import digest_manifest, digest_tree
 from pedigree.errors import EvidenceMissing, GateClosed, PedigreeError, VerificationFailed
@@ -297,3 +297,33 @@ def test_no_key_to_sign_with_is_an_error_and_nothing_is_kept(
     with pytest.raises(PedigreeError, match="no key to sign with"):
         admit_artifact(model_folder(tmp_path / "m"), open_gate(project), NOW)
     assert not project.admitted.exists()
+
+
+def test_a_second_opinion_is_heard_and_never_counts_as_clean(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scanner = pytest.importorskip("picklescan.scanner")
+    path = tmp_path / "numbers.pkl"
+    path.write_bytes(b"\x80\x04K\x01.")
+    said = admit_artifact(path, gate, NOW).statements[-2].predicate
+    assert said["secondOpinion"] == {
+        "scanner": "picklescan", "asked": 1, "incomplete": [], "against": 0,
+    }  # fmt: skip
+    assert said["tools"]["picklescan"][0].isdigit()
+
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(scanner, "scan_pickle_bytes", fail)
+    said = admit_artifact(path, gate, NOW).statements[-2].predicate
+    assert said["secondOpinion"]["incomplete"] == ["numbers.pkl"]
+    monkeypatch.undo()
+    # Ours took it for harmless, say: the other one is asked, and rejects.
+    (tmp_path / "bad.pkl").write_bytes(hostile(tmp_path / "canary"))
+    digest = scan_path(tmp_path / "bad.pkl").digest
+    quiet = Scan("quarantined", digest, (), (ScannedFile("bad.pkl", "pickle", 1, digest[7:]),))
+    monkeypatch.setattr(gate_module, "scan_received", lambda *_: quiet)
+    (finding,) = admit_artifact(tmp_path / "bad.pkl", gate, NOW).scan.findings
+    assert (finding.rule, finding.outcome) == ("second_opinion", "rejected")
+    assert "system" in finding.reason
+    assert not (tmp_path / "canary").exists()
