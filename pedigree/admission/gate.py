@@ -53,10 +53,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class Conversion:
-    """How an artifact was made from a quarantined one: its digest, why, and how many tensors."""
+    """How an artifact was made here from another: that one's digest, why, how many tensors."""
 
     parent: str
-    waiver: str
+    reason: str
     tensors: int | None
 
 
@@ -182,7 +182,7 @@ def _pass_through(
             "converted",
             {
                 "parent": {"sha256": hex_of(conversion.parent)},
-                "waiver": conversion.waiver,
+                "reason": conversion.reason,
                 "tensors": conversion.tensors,
             },
         )

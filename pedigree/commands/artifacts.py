@@ -56,11 +56,14 @@ def _admit(options: argparse.Namespace) -> int:
             print(render_table([["OUTCOME", "RULE", "FILE", "REASON"], *lines]))
         if more.get("kept"):
             print(f"kept in {more['kept']}")
+        if more.get("adapter"):
+            print(f"registered as the adapter {more['adapter']} of {more['base']}")
     return 0 if scan.outcome == "admitted" else 1
 
 
 def _judge(options: argparse.Namespace) -> tuple["Scan", dict[str, "JSON"]]:
     """Judge, and within a project sign and keep; return the scan and what else is to be said."""
+    from pedigree.admission.adapters import is_adapter, register_admitted
     from pedigree.admission.gate import admit_artifact, limit_formats, open_gate
     from pedigree.admission.pins import Pin
     from pedigree.admission.scan import scan_path
@@ -89,6 +92,10 @@ def _judge(options: argparse.Namespace) -> tuple["Scan", dict[str, "JSON"]]:
         signature=_read_signature(options),
         origin=origin,
     )
+    if is_adapter(admission):
+        adapter = register_admitted(admission, gate, datetime.now(UTC))
+        said = {"adapter": adapter.digest, "base": adapter.declaration.base}
+        return admission.scan, {**admission.describe(), **said}
     if options.waiver is None or admission.scan.outcome != "quarantined":
         return admission.scan, admission.describe()
     from pedigree.admission.conversion import convert_artifact

@@ -39,6 +39,7 @@ PREDICATES = {
     "evaluation": "urn:pedigree:predicate:evaluation:v1",
     "base-model": "urn:pedigree:predicate:base-model:v1",
     "admission": "urn:pedigree:predicate:admission:v1",
+    "adapter": "urn:pedigree:predicate:adapter:v1",
     "trial": "urn:pedigree:predicate:trial:v1",
     "source": "urn:pedigree:predicate:source:v1",
     "curation": "urn:pedigree:predicate:curation:v1",

@@ -76,7 +76,7 @@ def test_a_checkpoint_becomes_safetensors_with_the_original_as_its_parent(
     passage = read_passage(gate.store, require_admitted(gate.store, converted.digest, gate.policy))
     (said,) = [one.predicate for one in passage if one.predicate["state"] == "converted"]
     assert said["parent"] == {"sha256": original.digest.removeprefix("sha256:")}
-    assert said["waiver"] == "never published otherwise"
+    assert said["reason"] == "never published otherwise"
     assert said["isolation"]["level"] == gate.isolation.level.label
     with pytest.raises(GateClosed, match="says quarantined"):
         require_admitted(gate.store, original.digest, gate.policy)
