@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from pedigree.commands.common import Commands, find_open_project, open_project, print_json
 from pedigree.errors import PedigreeError
+from pedigree.locks import hold
+from pedigree.project import Project
 
 if TYPE_CHECKING:
     from pedigree.admission.signature_files import SignatureFiles
     from pedigree.admission.verdict import Scan
     from pedigree.digests import JSON
+    from pedigree.evidence.policy import Policy
 
 
 def add_commands(commands: Commands) -> None:
@@ -63,44 +66,44 @@ def _admit(options: argparse.Namespace) -> int:
 
 def _judge(options: argparse.Namespace) -> tuple["Scan", dict[str, "JSON"]]:
     """Judge, and within a project sign and keep; return the scan and what else is to be said."""
-    from pedigree.admission.adapters import is_adapter, register_admitted
-    from pedigree.admission.gate import admit_artifact, limit_formats, open_gate
-    from pedigree.admission.pins import Pin
+    from pedigree.admission.gate import limit_formats
     from pedigree.admission.scan import scan_path
-    from pedigree.admission.transitions import find_manifest
     from pedigree.evidence.policy import load_policy
 
     project = find_open_project(options)
     policy = load_policy(options.policy) if options.policy else None
-    if project is None:
-        if options.expect or options.signature or options.waiver:
-            raise PedigreeError(
-                "--expect, --signature and --waiver need a project: call it in its folder."
-            )
-        scan = scan_path(options.path)
-        return (limit_formats(scan, policy) if policy else scan), {}
-    gate = open_gate(project, policy)
+    if project is not None:
+        with hold(project.lock, shared=True):
+            return _admit_into(project, policy, options)
+    if options.expect or options.signature or options.waiver:
+        raise PedigreeError(
+            "--expect, --signature and --waiver need a project: call it in its folder."
+        )
+    scan = scan_path(options.path)
+    return (limit_formats(scan, policy) if policy else scan), {}
+
+
+def _admit_into(
+    project: Project, policy: "Policy | None", options: argparse.Namespace
+) -> tuple["Scan", dict[str, "JSON"]]:
+    from pedigree.admission.adapters import is_adapter, register_admitted
+    from pedigree.admission.conversion import convert_artifact
+    from pedigree.admission.gate import admit_artifact, open_gate
+    from pedigree.admission.pins import Pin
+    from pedigree.admission.transitions import find_manifest
+
+    gate, now = open_gate(project, policy), datetime.now(UTC)
     pin = None
     if options.expect:
         pin = Pin(options.expect, "--expect", find_manifest(gate.store, options.expect))
-    origin: dict[str, JSON] = {"path": str(options.path)}
-    admission = admit_artifact(
-        options.path,
-        gate,
-        datetime.now(UTC),
-        pin=pin,
-        signature=_read_signature(options),
-        origin=origin,
-    )
+    admission = admit_artifact(options.path, gate, now, pin=pin, signature=_read_signature(options))
     if is_adapter(admission):
-        adapter = register_admitted(admission, gate, datetime.now(UTC))
+        adapter = register_admitted(admission, gate, now)
         said = {"adapter": adapter.digest, "base": adapter.declaration.base}
         return admission.scan, {**admission.describe(), **said}
     if options.waiver is None or admission.scan.outcome != "quarantined":
         return admission.scan, admission.describe()
-    from pedigree.admission.conversion import convert_artifact
-
-    converted = convert_artifact(admission.digest, gate, datetime.now(UTC), waiver=options.waiver)
+    converted = convert_artifact(admission.digest, gate, now, waiver=options.waiver)
     return converted.scan, {**converted.describe(), "converted_from": admission.describe()}
 
 
@@ -129,11 +132,13 @@ def _try(options: argparse.Namespace) -> int:
     from pedigree.admission.trying import try_artifact
     from pedigree.inspection import read_texts
 
-    gate = open_gate(open_project(options))
+    project, now = open_project(options), datetime.now(UTC)
     texts = read_texts(options.file, options.text)
-    digest = gate.store.find_subject(options.digest, "admission")
     out = options.out or options.file.with_name(f"{options.file.stem}.unverified.jsonl")
-    trial = try_artifact(digest, texts, gate, datetime.now(UTC), out=out, like=options.like)
+    with hold(project.lock, shared=True):
+        gate = open_gate(project)
+        digest = gate.store.find_subject(options.digest, "admission")
+        trial = try_artifact(digest, texts, gate, now, out=out, like=options.like)
     if options.json:
         print_json({"out": str(out), "statement": trial.statement.digest, "rows": trial.lines})
     else:
