@@ -11,11 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, cast
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pedigree.admission.gate import Admission, Gate, admit_artifact, require_admitted
 from pedigree.admission.keeping import Artifact, open_artifact
 from pedigree.admission.pins import Pin
+from pedigree.admission.signature_files import SignatureFiles
 from pedigree.admission.transitions import find_manifest, read_passage
 from pedigree.archives import read_member
 from pedigree.digests import JSON, hex_of
@@ -28,6 +29,47 @@ _SAFE_SUFFIXES = (".safetensors", ".json", ".txt", ".md")
 _SIGNED_FIELDS = {"id", "title", "uri", "licence", "publisher"}
 
 
+class SignatureSource(Settings):
+    """Where a publisher's signature over the files lies: paths from the project's folder."""
+
+    publisher: str = Field(
+        min_length=1, description="of trust/publishers.yaml, who must have signed"
+    )
+    bundle: str | None = Field(default=None, description="an OpenSSF model.sig")
+    manifest: str | None = Field(default=None, description="manifest.json or SHA256SUMS")
+    detached: str | None = Field(default=None, description="the signature over the manifest")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "SignatureSource":
+        found = (self.bundle is None, self.manifest is None, self.detached is None)
+        if found not in ((False, True, True), (True, False, False)):
+            raise ValueError("give a bundle, or a manifest and the detached signature over it")
+        return self
+
+    def read(self, root: Path) -> SignatureFiles:
+        """Read the files below a project's folder.
+
+        Raises:
+            PedigreeError: one of them cannot be read.
+        """
+
+        def content(name: str | None) -> bytes | None:
+            try:
+                return None if name is None else (root / name).read_bytes()
+            except OSError as error:
+                raise PedigreeError(
+                    f"The signature {root / name} cannot be read ({error.strerror}): put it there, "
+                    "or correct the declaration of the base model."
+                ) from None
+
+        return SignatureFiles(
+            content(self.bundle),
+            content(self.manifest),
+            content(self.detached),
+            publisher=self.publisher,
+        )
+
+
 class BaseModelSource(Settings):
     """Where a base model comes from, as declared in `base_models/ID.yaml`."""
 
@@ -36,6 +78,7 @@ class BaseModelSource(Settings):
     uri: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the fetched file")
     digest: str | None = Field(default=None, description="of the folder that comes out")
+    signature: SignatureSource | None = None
     files: dict[str, str] = Field(min_length=1, description="file name: member of the archive")
     licence: str = Field(min_length=1)
     publisher: str = Field(min_length=1)
@@ -99,8 +142,14 @@ def admit_base_model(gate: Gate, source: BaseModelSource, root: Path, now: datet
         for name, member in source.files.items():
             data = read_member(fetched.files[0][1], member, source.max_bytes)
             (folder / name).write_bytes(data)
-        pin, origin = _pin_of(source, gate), _origin(source, fetched)
-        return admit_artifact(folder, gate, now, pin=pin, origin=origin)
+        return admit_artifact(
+            folder,
+            gate,
+            now,
+            pin=_pin_of(source, gate),
+            signature=source.signature.read(root) if source.signature else None,
+            origin=_origin(source, fetched),
+        )
 
 
 def record_base_model(gate: Gate, source: BaseModelSource, digest: str) -> Artifact:

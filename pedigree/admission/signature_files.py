@@ -37,13 +37,14 @@ class SignatureFiles:
     """The files of a signature: a bundle, or a manifest and the signature beside it.
 
     `key` is a public key (PEM) that came along. It can show that a signature is valid, and never
-    whose it is.
+    whose it is. `publisher` is who must have signed, where somebody declared that.
     """
 
     bundle: bytes | None = None
     manifest: bytes | None = None
     detached: bytes | None = None
     key: bytes | None = None
+    publisher: str | None = None
 
 
 @dataclass(frozen=True)

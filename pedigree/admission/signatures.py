@@ -58,7 +58,8 @@ def verify_signature(
         files: the signature; None where there is none.
         publishers: who is pinned.
         now: when, for expiry; None where nobody is pinned.
-        required: whether an artifact that no pinned publisher signed is refused.
+        required: whether an artifact that no pinned publisher signed is refused; it is in any case
+            where the signature is declared to be somebody's.
         earlier: statements in which newer versions may be found.
 
     Raises:
@@ -78,7 +79,7 @@ def verify_signature(
         return SignatureVerdict("its signature is over other files.", tuple(differing))
     key = _find_signer(signed, pinned_keys(publishers))
     if key is None or now is None:
-        return _judge_unpinned(signed, files, required)
+        return _judge_unpinned(signed, files, required or files.publisher is not None)
     said: dict[str, JSON] = {
         "publisher": key.publisher,
         "keyid": key.id,
@@ -86,6 +87,9 @@ def verify_signature(
         "artifact": signed.artifact,
         "version": signed.version,
     }
+    if files.publisher not in (None, key.publisher):
+        reason = f"{files.publisher} should have signed it, and {key.publisher} did."
+        return _refuse("signature_publisher", reason)
     problem = _judge_key(key, signed, publishers, now, earlier)
     if problem:
         return _refuse(*problem)

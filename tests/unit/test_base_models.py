@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
 from pedigree.admission.gate import open_gate
 from pedigree.base_models import (
@@ -20,6 +21,7 @@ from pedigree.base_models import (
 )
 from pedigree.errors import EvidenceMissing, GateClosed, PedigreeError, VerificationFailed
 from pedigree.evidence.store import open_store
+from pedigree.exports.model_signature import public_pem, sign_model
 from pedigree.project import Project
 from pedigree.settings import parse_settings
 from tests.conftest import NOW, REPOSITORY
@@ -196,6 +198,34 @@ def test_a_declaration_is_found_by_its_id(tmp_path: Path) -> None:
 def test_the_repositorys_base_models_are_pinned() -> None:
     for path in (REPOSITORY / "base_models").glob("*.yaml"):
         assert load_base_model_source(path.parent, path.stem).sha256
+
+
+def test_a_declared_publisher_must_have_signed(tmp_path: Path) -> None:
+    key, other = generate_private_key(SECP256R1()), generate_private_key(SECP256R1())
+    names = {"acme": key, "emca": other}
+    pinned = {
+        name: {"keys": [{"pem": public_pem(k.public_key()).decode()}]} for name, k in names.items()
+    }
+    (tmp_path / "trust").mkdir()
+    (tmp_path / "trust" / "publishers.yaml").write_text(yaml.safe_dump({"publishers": pinned}))
+    archive = pack(tmp_path)
+    files = fetch(tmp_path, source_of(archive)).files
+    declared = {"publisher": "acme", "bundle": "trust/tiny.sig"}
+    source = source_of(archive, signature=declared)
+    with pytest.raises(PedigreeError, match=r"tiny\.sig cannot be read"):
+        fetch(tmp_path, source)
+    for signer, message in (
+        (other, "acme should have signed it, and emca did"),
+        (None, "no pinned"),
+    ):
+        bundle = sign_model("tiny", files, signer or generate_private_key(SECP256R1()))
+        (tmp_path / "trust" / "tiny.sig").write_bytes(bundle)
+        with pytest.raises(GateClosed, match=message):
+            fetch(tmp_path, source)
+    (tmp_path / "trust" / "tiny.sig").write_bytes(sign_model("tiny", files, key))
+    assert fetch(tmp_path, source).files == files
+    with pytest.raises(PedigreeError, match="a bundle, or a manifest and the detached"):
+        source_of(archive, signature={"publisher": "acme", "manifest": "SHA256SUMS"})
 
 
 def test_where_a_base_model_came_from_is_signed(tmp_path: Path) -> None:

@@ -1,26 +1,36 @@
 """The gate: each state is signed, the copy is what counts, and only what was admitted is loaded."""
 
+import hashlib
 import json
 import os
+import struct
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pedigree.admission import gate as gate_module
 from pedigree.admission.gate import Gate, admit_artifact, open_gate, require_admitted
 from pedigree.admission.keeping import open_artifact
-from pedigree.admission.pins import Pin
+from pedigree.admission.pins import Pin, find_differing_files
 from pedigree.admission.receiving import Received
 from pedigree.admission.scan import scan_path
 from pedigree.admission.transitions import find_decision, find_manifest, read_passage
 from pedigree.admission.verdict import Limits, Scan, ScannedFile
 from pedigree.cli import main
-from pedigree.digests import digest_manifest, digest_tree
+from pedigree.digests import FileEntry, digest_manifest, digest_tree
 from pedigree.errors import EvidenceMissing, GateClosed, PedigreeError, VerificationFailed
 from pedigree.project import Project
 from tests.conftest import NOW
-from tests.unit.admission.artifacts import hostile, model_folder, onnx_bytes, safetensors_bytes
+from tests.unit.admission.artifacts import (
+    hostile,
+    model_folder,
+    onnx_bytes,
+    safetensors_bytes,
+    zip_bytes,
+)
 
 REACHED = ["received", "pinned", "signature_verified", "tree_checked", "scanned", "admitted"]
 
@@ -327,3 +337,77 @@ def test_a_second_opinion_is_heard_and_never_counts_as_clean(
     assert (finding.rule, finding.outcome) == ("second_opinion", "rejected")
     assert "system" in finding.reason
     assert not (tmp_path / "canary").exists()
+
+
+def bad_inputs(folder: Path) -> list[Path]:
+    """Write one of each kind of input that is not what it should be."""
+    nested = safetensors_bytes()
+    for _ in range(50):
+        nested = zip_bytes({"a": nested})
+    whole = safetensors_bytes()
+    files = {
+        "truncated.safetensors": whole[:-3],
+        "empty.safetensors": b"",
+        "header.safetensors": struct.pack("<Q", 4 << 30) + whole[8:],
+        "nested.zip": nested,
+        "bomb.zip": zip_bytes({"a": bytes(300 << 20)}),
+        "both.safetensors": whole + zip_bytes({"a": b"b"}),
+        "line\nend.safetensors": whole,
+        "cut.pkl": hostile(folder / "canary")[:-1],
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    model_folder(folder / "loop").joinpath("again").symlink_to(folder / "loop")
+    model_folder(folder / "odd").joinpath("a\nb.json").write_text("{}")
+    (folder / "nothing").mkdir()
+    return [folder / name for name in (*files, "loop", "odd", "nothing")]
+
+
+def test_bad_input_gets_a_signed_reason_and_is_never_admitted(gate: Gate, tmp_path: Path) -> None:
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    for path in bad_inputs(folder):
+        admission = admit_artifact(path, gate, NOW)
+        if path.name == "line\nend.safetensors":  # a file alone is not known by its name
+            assert admission.admitted
+            assert admission.kept is not None
+            assert [one.name for one in admission.kept.iterdir()] == ["artifact"]
+            continue
+        assert not admission.admitted, path
+        assert admission.scan.findings[0].reason
+        said = admission.statements[-1].predicate
+        assert said["state"] == admission.scan.outcome
+        assert said["findings"][0]["reason"] == admission.scan.findings[0].reason
+        with pytest.raises(GateClosed):
+            require_admitted(gate.store, admission.digest, gate.policy)
+    assert not (folder / "canary").exists()
+    with pytest.raises(PedigreeError, match="nothing to admit"):
+        admit_artifact(tmp_path / "missing", gate, NOW)
+    assert list(gate.project.outside.iterdir()) == []
+
+
+NAMES = st.sampled_from(["a", "b/c", ".gitattributes", "d.json", "e"])
+TREES = st.dictionaries(NAMES, st.binary(max_size=2), min_size=1)
+
+
+@given(TREES, TREES)
+def test_each_difference_of_two_trees_is_named_once(
+    found: dict[str, bytes], expected: dict[str, bytes]
+) -> None:
+    def manifest(tree: dict[str, bytes]) -> tuple[FileEntry, ...]:
+        return tuple(
+            FileEntry(path=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+            for name, data in tree.items()
+        )
+
+    named = {
+        one.file: one.rule for one in find_differing_files(manifest(found), manifest(expected))
+    }
+    for name in found.keys() | expected.keys():
+        if name not in expected:
+            assert named.pop(name) == "pin_extra"
+        elif name not in found:
+            assert named.pop(name) == "pin_missing"
+        elif found[name] != expected[name]:
+            assert named.pop(name) == "pin_changed"
+    assert named == {}
