@@ -54,8 +54,10 @@ class SignatureSource(Settings):
         """
 
         def content(name: str | None) -> bytes | None:
+            if name is None:
+                return None
             try:
-                return None if name is None else (root / name).read_bytes()
+                return (root / name).read_bytes()
             except OSError as error:
                 raise PedigreeError(
                     f"The signature {root / name} cannot be read ({error.strerror}): put it there, "
