@@ -118,8 +118,8 @@ def show_md5_collision(folder: Path, plant: bool) -> Shown:
     return Shown(
         "Another file with the same md5 is up to date for DVC",
         "A snapshot's file is replaced by the other half of a known md5 collision: six bits "
-        f"differ, md5 {_md5(genuine)} and {_md5(part.read_bytes())}. (They are bytes at its front that "
-        "Parquet readers skip. After an ordinary change of one bit, DVC does say 'modified'.)",
+        f"differ, md5 {_md5(genuine)} and {_md5(part.read_bytes())}. (They are bytes at its front "
+        "that Parquet readers skip. After an ordinary change of one bit, DVC does say 'modified'.)",
         f"DVC {version('dvc')}",
         f"$ dvc status {pointer}\n{status}",
         "up to date" in status and "modified" in ordinary,
