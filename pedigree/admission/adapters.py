@@ -1,7 +1,7 @@
 """Adapters from outside: admitted like any artifact, checked against their base, registered.
 
     adapter = register_adapter(Path("legal_tone/"), gate, now)
-    require_mergeable(gate, adapter.digest, base, find_approvals)
+    require_mergeable(gate, adapter.digest, base, now)
 
 The folder has an `adapter.yaml`. A path to the base in `adapter_config.json` names a place on
 somebody's machine: it is replaced by the base's digest, and the folder with that is what counts.
@@ -10,7 +10,6 @@ somebody's machine: it is replaced by the base's digest, and the folder with tha
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,12 +34,14 @@ from pedigree.admission.gate import (
 from pedigree.admission.keeping import Artifact, open_artifact
 from pedigree.digests import hex_of
 from pedigree.errors import GateClosed, VerificationFailed
+from pedigree.evidence.approvals import count_approvals, describe_shortage
+from pedigree.evidence.policy import MERGE
+from pedigree.evidence.revocations import require_not_revoked
 from pedigree.evidence.store import Statement
 from pedigree.files import PARTIAL
 
 KIND = "adapter"
 REFERENCE = "base_model_name_or_path"
-FindApprovals = Callable[[str], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _name_base(
 
 
 def require_mergeable(
-    gate: Gate, digest: str, base: str, find_approvals: FindApprovals
+    gate: Gate, digest: str, base: str, now: datetime
 ) -> tuple[Artifact, Artifact, AdapterDeclaration]:
     """Return adapter and base, opened and verified, if they may be merged.
 
@@ -148,10 +149,11 @@ def require_mergeable(
         gate: the project's gate.
         digest: of the registered adapter.
         base: digest of the model that it is to be merged into.
-        find_approvals: returns who approved a digest; nobody closes the gate.
+        now: the present time: approvals expire.
 
     Raises:
-        GateClosed: it is not registered, meant for another base, or approved by nobody.
+        GateClosed: it is not registered, was revoked, is meant for another base, or too few people
+            approved it.
         VerificationFailed: it does not fit, or bytes changed since.
     """
     require_admitted(gate.store, digest, gate.policy)
@@ -168,10 +170,13 @@ def require_mergeable(
             f"The adapter {digest} is meant for {', '.join(sorted(bases))}, not for {base}: merge "
             "it into the base that it was trained on."
         )
-    if not find_approvals(digest):
+    require_not_revoked(gate.store, {"adapter": digest, "base model": base}, "merging")
+    found = count_approvals(gate.store, digest, MERGE, None, gate.policy, now)
+    shortage = describe_shortage(found, gate.policy.adapters)
+    if shortage:
         raise GateClosed(
-            f"The adapter {digest} may not be merged: nobody approved it. Review it and approve "
-            "its digest."
+            f"The adapter {digest} may not be merged: {'; '.join(shortage)}. Review it, and "
+            f"`pedigree approve {digest[7:19]} --env {MERGE}`."
         )
     adapter = open_artifact(digest, gate.project.admitted, "admit it")
     opened = _open_base(base, gate)

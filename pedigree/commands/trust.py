@@ -20,9 +20,11 @@ def add_commands(commands: Commands) -> None:
     _add_keys(commands)
     key_help = "file:PATH, env:NAME or ssh-agent:SHA256:…"
 
-    approve = commands.add_parser("approve", help="say that a model may go to an environment")
+    approve = commands.add_parser(
+        "approve", help="say that a model may go to an environment, or an adapter be merged"
+    )
     approve.add_argument("digest", metavar="DIGEST")
-    approve.add_argument("--env", required=True, metavar="ENV")
+    approve.add_argument("--env", required=True, metavar="ENV", help="or merge, for an adapter")
     approve.add_argument("--tenant", metavar="T", help="for this tenant alone")
     approve.add_argument("--key", required=True, help=f"the reviewer's key: {key_help}")
     approve.add_argument("--reason", required=True, metavar="TEXT")
@@ -210,11 +212,13 @@ def _show_key(options: argparse.Namespace) -> int:
 
 def _approve(options: argparse.Namespace) -> int:
     from pedigree.evidence.approvals import approve
+    from pedigree.evidence.policy import MERGE
     from pedigree.evidence.signers import open_signer
     from pedigree.evidence.trust import parse_time
 
     project, store = _open(options)
-    digest = store.find_subject(options.digest, "training")
+    kind = "adapter" if options.env == MERGE else "training"
+    digest = store.find_subject(options.digest, kind)
     statement = approve(
         store,
         digest,

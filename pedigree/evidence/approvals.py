@@ -17,7 +17,7 @@ from typing import Any
 from pedigree.digests import hex_of
 from pedigree.errors import GateClosed, PedigreeError
 from pedigree.evidence.ledger_verification import CLOCK_SKEW
-from pedigree.evidence.policy import EnvironmentDemands, Policy
+from pedigree.evidence.policy import MERGE, ApprovalDemands, EnvironmentDemands, Policy
 from pedigree.evidence.signing import Signer, key_id
 from pedigree.evidence.store import EvidenceStore, Statement
 
@@ -43,9 +43,22 @@ def find_demands(policy: Policy, environment: str) -> EnvironmentDemands:
     return policy.environments[environment]
 
 
+def find_approval_demands(policy: Policy, place: str) -> ApprovalDemands:
+    """Return how a policy wants an environment, or the merging of an adapter, approved.
+
+    Raises:
+        PedigreeError: the policy has no such environment.
+    """
+    return policy.adapters if place == MERGE else find_demands(policy, place)
+
+
 def find_trainers(store: EvidenceStore, digest: str) -> set[str]:
-    """Return the owners of the keys that signed a model's training: they cannot approve it."""
-    return {store.owner(one) for one in store.about(digest, "training")[0]}
+    """Return whose keys signed a model's training or an adapter's registration.
+
+    They cannot approve it.
+    """
+    kinds = ("training", "adapter")
+    return {store.owner(one) for kind in kinds for one in store.about(digest, kind)[0]}
 
 
 def approve(
@@ -63,8 +76,8 @@ def approve(
 
     Args:
         store: the project's evidence; the model's training is attested there.
-        digest: of the model.
-        environment: one of the policy's.
+        digest: of the model, or of an adapter.
+        environment: one of the policy's, or `merge` for an adapter.
         tenant: for whom; None for all.
         reason: what was looked at, in the approver's words.
         signer: the approver's key, registered with the role that the environment asks for.
@@ -76,7 +89,7 @@ def approve(
         GateClosed: the approver signed the model's training.
         PedigreeError: the key has not the role, or the request is malformed.
     """
-    demands = find_demands(policy, environment)
+    demands = find_approval_demands(policy, environment)
     if not reason.strip():
         raise PedigreeError("An approval has a reason: say what was looked at (--reason).")
     if expires_on is not None and expires_on <= now:
@@ -87,12 +100,12 @@ def approve(
         owner = store.trust.owner(identifier)
         if owner in find_trainers(store, digest):
             raise GateClosed(
-                f"{owner} signed the training of {digest}, so {owner} cannot approve it: ask "
+                f"{owner} signed the making of {digest}, so {owner} cannot approve it: ask "
                 "another reviewer."
             )
     return store.write(
         "approval",
-        [{"name": "model", "digest": {"sha256": hex_of(digest)}}],
+        [{"name": "approved", "digest": {"sha256": hex_of(digest)}}],
         {
             "environment": environment,
             "tenant": tenant,
@@ -114,7 +127,7 @@ def count_approvals(
     now: datetime,
 ) -> Approvals:
     """Return the approvals of a model that count for an environment, tenant and policy now."""
-    demands = find_demands(policy, environment)
+    demands = find_approval_demands(policy, environment)
     trainers = find_trainers(store, digest)
     statements, refused = store.about(digest, "approval")
     counted: dict[str, Statement] = {}
@@ -123,7 +136,7 @@ def count_approvals(
         owner = store.owner(one)
         problem = _find_problem(store, one, (environment, tenant), policy, demands, now)
         if owner in trainers:
-            problem = f"{owner} signed the training"
+            problem = f"{owner} signed the making of it"
         elif problem is None and owner in counted:
             problem = f"{owner} approved it twice, which counts once"
         if problem is None:
@@ -138,7 +151,7 @@ def _find_problem(
     statement: Statement,
     place: tuple[str, str | None],
     policy: Policy,
-    demands: EnvironmentDemands,
+    demands: ApprovalDemands,
     now: datetime,
 ) -> str | None:
     said: dict[str, Any] = statement.predicate
@@ -164,7 +177,7 @@ def _find_problem(
     return None
 
 
-def describe_shortage(found: Approvals, demands: EnvironmentDemands) -> Sequence[str]:
+def describe_shortage(found: Approvals, demands: ApprovalDemands) -> Sequence[str]:
     """Return why the approvals do not suffice; nothing where they do."""
     if len(found.approvers) >= demands.approvals:
         return ()

@@ -14,6 +14,8 @@ from pedigree.digests import digest_json
 from pedigree.evidence.trust import Role
 from pedigree.settings import Settings, parse_settings, read_yaml
 
+# Where an approved adapter may go; no environment has this name.
+MERGE = "merge"
 # Of an environment or tenant: two underscores stand between them in an alias.
 NAME = r"(?!latest$|v[0-9]+$)[a-z][a-z0-9-]{0,40}(?:_[a-z0-9-]{1,20}){0,3}"
 
@@ -315,15 +317,20 @@ class Demands(Settings):
         return names
 
 
-class EnvironmentDemands(Demands):
+class ApprovalDemands(Settings):
+    """How many people have to have said yes, which, and how long ago at most."""
+
+    approvals: int = Field(default=0, ge=0, description="by different people, none its trainer")
+    approver_role: Role = "reviewer"
+    max_approval_age_days: float | None = Field(default=None, gt=0)
+
+
+class EnvironmentDemands(Demands, ApprovalDemands):
     """What an environment demands beyond checks.
 
     Ages are in days and count back from the promotion; none means that age does not matter.
     """
 
-    approvals: int = Field(default=0, ge=0, description="by different people, none its trainer")
-    approver_role: Role = "reviewer"
-    max_approval_age_days: float | None = Field(default=None, gt=0)
     max_verdict_age_days: float | None = Field(default=None, gt=0)
     rebuild: Literal["none", "tolerance", "bit-identical"] = Field(
         default="none", description="the verdict of a rebuild that is demanded at least"
@@ -371,6 +378,8 @@ class Policy(Settings):
     admission: AdmissionPolicy = AdmissionPolicy()
     training: Demands
     evaluation: Demands
+    # An outside adapter is a dependency: somebody signs it off before it is merged.
+    adapters: ApprovalDemands = ApprovalDemands(approvals=1)
     environments: dict[str, EnvironmentDemands]
 
     @field_validator("environments")
@@ -379,7 +388,7 @@ class Policy(Settings):
         cls, value: dict[str, EnvironmentDemands]
     ) -> dict[str, EnvironmentDemands]:
         # ASCII alone, so that no environment can look like another.
-        odd = [name for name in value if not re.fullmatch(NAME, name)]
+        odd = [name for name in value if not re.fullmatch(NAME, name) or name == MERGE]
         if odd:
             raise ValueError(f"{odd[0]!r} is no name: expected lower-case ASCII, digits, - and _")
         return value

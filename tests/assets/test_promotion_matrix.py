@@ -288,7 +288,7 @@ MATRIX: list[tuple[Callable[[Case], None], str]] = [
     (old_verdict, "verdict of weights_are_finite is from .* at most 90 days"),
     (future_verdict, "verdict of weights_are_finite is dated .* in the future"),
     (missing_approval, r"demands 2 approvals by a reviewer and 1 count \(ada\)"),
-    (self_approval, "the approval by ada does not count: ada signed the training"),
+    (self_approval, "the approval by ada does not count: ada signed the making of it"),
     (one_person_twice, "ada approved it twice, which counts once"),
     (wrong_role, "a key of carol signed it, who is builder, and a .* kind approval is signed by"),
     (expired_approval, "the approval by bob does not count: it expired on"),
@@ -369,7 +369,7 @@ def test_a_tenants_model_goes_to_that_tenant(case: Case) -> None:
 
 def test_a_reviewer_who_trained_is_told_at_once(case: Case) -> None:
     case.sign_training(case.record, "ada")
-    with pytest.raises(GateClosed, match="ada signed the training"):
+    with pytest.raises(GateClosed, match="ada signed the making of"):
         case.approve("ada")
     assert not case.store.about(case.digest, "approval")[0]
 

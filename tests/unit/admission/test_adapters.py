@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from pedigree.admission.gate import Admission, Gate, admit_artifact, open_gate
 from pedigree.admission.keeping import open_artifact
 from pedigree.cli import main
 from pedigree.errors import GateClosed, PedigreeError, VerificationFailed
+from pedigree.evidence.approvals import approve
+from pedigree.evidence.policy import MERGE
+from pedigree.evidence.revocations import revoke
+from pedigree.evidence.signers import make_key
+from pedigree.evidence.trust import register_key
 from pedigree.project import Project
 from tests.conftest import NOW
 
@@ -109,30 +115,34 @@ def test_an_adapter_is_registered_with_its_base_by_digest(
     assert again.digest == registered.digest
 
 
-def test_merging_needs_the_right_base_and_an_approval(
+def test_merging_needs_the_right_base_and_a_signed_approval(
     gate: Gate, base: Admission, adapter: Path
 ) -> None:
     registered = register_adapter(adapter, gate, NOW)
-    digest = registered.digest
-
-    def approved(_digest: str) -> list[str]:
-        return ["somebody"] if _digest == digest else []
-
-    opened, opened_base, declaration = require_mergeable(gate, digest, base.digest, approved)
+    digest, project = registered.digest, gate.project
+    with pytest.raises(GateClosed, match=r"demands 1 approvals by a reviewer and 0 count"):
+        require_mergeable(gate, digest, base.digest, NOW)
+    key = make_key(project.keys / "ada.pem")
+    register_key(project.trust, key.public_key(), "ada", ("reviewer",), NOW - timedelta(days=1))
+    gate = open_gate(project)
+    reason = "its training data was read"
+    approve(gate.store, digest, MERGE, None, reason, key, gate.policy, NOW)
+    opened, opened_base, declaration = require_mergeable(gate, digest, base.digest, NOW)
     assert (opened.digest, opened_base.digest) == (digest, base.digest)
     assert declaration.id == "tone"
-    with pytest.raises(GateClosed, match="nobody approved it"):
-        require_mergeable(gate, digest, base.digest, lambda _: [])
     with pytest.raises(GateClosed, match=f"meant for {base.digest}"):
-        require_mergeable(gate, digest, "sha256:" + "0" * 64, approved)
+        require_mergeable(gate, digest, "sha256:" + "0" * 64, NOW)
     original = admit_artifact(adapter, gate, NOW)
     with pytest.raises(GateClosed, match="no statement registers it"):
-        require_mergeable(gate, original.digest, base.digest, approved)
+        require_mergeable(gate, original.digest, base.digest, NOW)
     path = opened.path / "adapter_model.safetensors"
     path.chmod(0o600)
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(VerificationFailed, match="was changed"):
-        require_mergeable(gate, digest, base.digest, approved)
+        require_mergeable(gate, digest, base.digest, NOW)
+    revoke(gate.store, digest, "its publisher was broken into", NOW)
+    with pytest.raises(GateClosed, match="its publisher was broken into"):
+        require_mergeable(gate, digest, base.digest, NOW)
 
 
 @pytest.mark.parametrize(
