@@ -161,6 +161,18 @@ def merge_excluded(statements: Iterable[Statement]) -> dict[str, Any] | None:
     }
 
 
+def name_excluded(excluded: Mapping[str, Any] | None) -> list[str]:
+    """Return what a statement says is excluded in words, such as `source tweets`."""
+    if excluded is None:
+        return []
+    rows = sum(one["rows"] for one in excluded["rowLists"])
+    return [
+        *[f"source {name}" for name in excluded["sources"]],
+        *[f"annotator {name}" for name in excluded["annotators"]],
+        *([f"{rows} rows"] if rows else []),
+    ]
+
+
 def read_exclusions(project: Project, excluded: Mapping[str, Any] | None) -> Exclusions:
     """Return what a statement says is excluded, ready to search for.
 

@@ -21,6 +21,7 @@ from pedigree.digests import JSON
 from pedigree.errors import VerificationFailed
 from pedigree.evidence.revocations import find_revocations
 from pedigree.evidence.store import EvidenceStore, Statement
+from pedigree.exclusions import merge_excluded, name_excluded
 from pedigree.registry import (
     Promotion,
     alias_of,
@@ -168,7 +169,9 @@ def _explain_snapshot(
                 },
             }
         )
-    return {**about, "curated": curated, "sources": sources}
+    statements = store.about(snapshot.digest, "snapshot")[0]
+    without: list[JSON] = [*name_excluded(merge_excluded(statements))]
+    return {**about, "curated": curated, "sources": sources, "without": without}
 
 
 def _explain_checks(

@@ -58,6 +58,8 @@ def _data(answer: dict[str, Any]) -> list[str]:
         if isinstance(snapshot["sources"], str):
             lines.append(f"      sources: {snapshot['sources']}")
             continue
+        if snapshot["without"]:
+            lines.append(f"      made without {', '.join(snapshot['without'])}")
         for part in snapshot["sources"]:
             lines.append(
                 f"      {part['source']}: {part['rows']} rows, batch {part['label_batch']}, "

@@ -34,12 +34,8 @@ def render_comparison(found: Comparison) -> str:
 def _render_rows(rows: "Sequence[SourceRows] | None") -> list[str]:
     if rows is None:
         return ["  UNKNOWN: a snapshot is not here"]
-    heading = ["  source", "before", "after", "added", "removed", "relabelled", "edited"]
-    table = [
-        [f"  {one.source}", *map(str, (one.before, one.after, one.added))]
-        + [*map(str, (one.removed, one.relabelled, one.edited))]
-        for one in rows
-    ]
+    heading = ["  source", *_COUNTS]
+    table = [[f"  {one.source}", *(str(getattr(one, name)) for name in _COUNTS)] for one in rows]
     counts = [[getattr(one, name) for one in rows] for name in _COUNTS]
     total = ["  all", *(str(sum(column)) for column in counts)]
     return render_table([heading, *table, total]).splitlines()

@@ -89,7 +89,7 @@ def resolve_rows(names: Sequence[str], tables: Iterable[pa.Table], where: str) -
     if len(left):
         shown = ", ".join(f"{name[:12]}…" for name in cast(list[str], left.to_pylist())[:5])
         raise PedigreeError(
-            f"{len(left)} of the {len(names)} rows in {where} are in no document and no snapshot of "
+            f"{len(left)} of the {len(names)} rows in {where} are in no document or snapshot of "
             f"this model ({shown}): they cannot be taken out of it. Nothing was changed."
         )
     return keys
