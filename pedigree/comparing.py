@@ -49,7 +49,7 @@ class Comparison:
         before, after: their digests.
         rows: for each zone each source's rows; None where a snapshot is not here.
         changes: what differs of parameters, code, environment, base and adapters.
-        checks: the result and policy of each check on both sides, equal ones too.
+        checks: result and policy of each check's newest verdict on both sides, equal ones too.
         metrics: accuracy overall and per source, each side on its own evaluation snapshot.
         missing: what could not be looked at.
     """
@@ -144,19 +144,20 @@ def _read_model(store: EvidenceStore, digest: str, missing: list[str]) -> _Side:
         "training": record.inputs.training.digest,
         "evaluation": record.evaluation_snapshot.digest,
     }
-    answers = explain_model(store, digest)
-    verdicts = cast(list[dict[str, Any]], answers.answers[3]["verdicts"])
-    for one in verdicts:
+    relied = cast(list[dict[str, Any]], explain_model(store, digest).answers[3]["verdicts"])
+    for one in relied:
         if one["result"] == UNKNOWN:
-            missing.append(f"the verdict of {one['check']} on model {digest}")
+            missing.append(f"the verdict of {one['check']}, which model {digest} relied on")
+    places = {f"{zone}_snapshot": one for zone, one in snapshots.items()} | {"model": digest}
     facts = _read_record(record)
     facts["parameters"] |= _read_recipe(store, *snapshots.values(), missing=missing)
     return _Side(
         snapshots,
         facts,
         {
-            f"{one['check']} on {one['on']}": {"result": one["result"], "policy": one.get("policy")}
-            for one in sorted(verdicts, key=lambda one: (one["on"], one["check"]))
+            f"{check} on {place}": said
+            for place, one in places.items()
+            for check, said in _read_verdicts(store, one, missing).items()
         },
         _read_metrics(store, record, missing),
     )
@@ -212,14 +213,6 @@ def _read_metrics(store: EvidenceStore, record: TrainingRecord, missing: list[st
 
 def _read_snapshot(store: EvidenceStore, digest: str, missing: list[str]) -> _Side:
     (statement, *_), _ = store.about(digest, "snapshot")
-    newest: dict[str, Any] = {}
-    verdicts = store.about(digest, "verdict")[0]
-    for one in sorted(verdicts, key=lambda one: str(one.predicate["checkedOn"])):
-        policy = {item["name"]: item["digest"] for item in one.predicate["configuration"]}
-        newest[verdict_check(one)] = {
-            "result": one.predicate["result"],
-            "policy": "sha256:" + policy["policy"]["sha256"],
-        }
     said = statement.predicate
     return _Side(
         {cast(Zone, said["zone"]): digest},
@@ -230,8 +223,22 @@ def _read_snapshot(store: EvidenceStore, digest: str, missing: list[str]) -> _Si
                 **_read_recipe(store, digest, missing=missing),
             }
         },
-        dict(sorted(newest.items())),
+        _read_verdicts(store, digest, missing),
     )
+
+
+def _read_verdicts(store: EvidenceStore, digest: str, missing: list[str]) -> Facts:
+    """Return result and policy of each check's newest verdict about a digest."""
+    verdicts, problems = store.about(digest, "verdict")
+    missing += problems  # one that is not trusted or was deleted may be the newest
+    newest: Facts = {}
+    for one in sorted(verdicts, key=lambda one: str(one.predicate["checkedOn"])):
+        digests = {item["name"]: item["digest"] for item in one.predicate["configuration"]}
+        newest[verdict_check(one)] = {
+            "result": one.predicate["result"],
+            "policy": f"sha256:{digests['policy']['sha256']}",
+        }
+    return dict(sorted(newest.items()))
 
 
 def _pair(before: Mapping[str, JSON], after: Mapping[str, JSON]) -> Iterable[Change]:

@@ -55,17 +55,22 @@ def _render_changes(changes: Sequence[Change]) -> list[str]:
 
 
 def _render_checks(checks: Sequence[Change]) -> list[str]:
-    policies = {
-        cast(dict[str, Any], one)["policy"] for c in checks for one in (c.before, c.after) if one
-    }
-    rows = [[f"  {c.what}", _result(c.before), "->", _result(c.after)] for c in checks]
-    if len(policies) == 1:
-        return [f"  under policy {_brief(policies.pop())}", *render_table(rows).splitlines()]
+    """Return what did not pass on both sides under one policy, and how many checks did."""
+    policies = sorted({_policy(side) for one in checks for side in (one.before, one.after) if side})
+    plain = [one for one in checks if one.before == one.after and _result(one.before) == "PASSED"]
     rows = [
-        [*row, f"policy {_policy(c.before)}", "->", _policy(c.after)]
-        for row, c in zip(rows, checks, strict=True)
+        [f"  {one.what}", _result(one.before), "->", _result(one.after)]
+        + (
+            []
+            if len(policies) == 1
+            else [f"policy {_policy(one.before)}", "->", _policy(one.after)]
+        )
+        for one in checks
+        if one not in plain
     ]
-    return render_table(rows).splitlines()
+    lines = [f"  under policy {policies[0]}"] if len(policies) == 1 else []
+    lines += render_table(rows).splitlines() if rows else []
+    return [*lines, f"  {len(plain)} more are PASSED on both sides"] if plain else lines
 
 
 def _result(said: JSON) -> str:
