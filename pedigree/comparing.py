@@ -236,6 +236,7 @@ def _read_verdicts(store: EvidenceStore, digest: str, missing: list[str]) -> Fac
         digests = {item["name"]: item["digest"] for item in one.predicate["configuration"]}
         newest[verdict_check(one)] = {
             "result": one.predicate["result"],
+            "applicable": one.predicate.get("applicable", True),
             "policy": f"sha256:{digests['policy']['sha256']}",
         }
     return dict(sorted(newest.items()))

@@ -74,7 +74,10 @@ def _render_checks(checks: Sequence[Change]) -> list[str]:
 
 
 def _result(said: JSON) -> str:
-    return "not made" if said is None else str(cast(dict[str, Any], said)["result"])
+    if said is None:
+        return "not made"
+    verdict = cast(dict[str, Any], said)
+    return str(verdict["result"]) if verdict["applicable"] else "NOT JUDGED"
 
 
 def _policy(said: JSON) -> str:
