@@ -11,7 +11,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: install demo test test-slow lint format ui mlflow clean
+.PHONY: install demo demo-attacks test test-slow lint format ui mlflow clean
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -22,6 +22,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/pedigree run --profile demo
+
+# Four attacks that pass stock tools in silence, with their own output beside ours.
+demo-attacks: install
+	$(BIN)/python -m demos.attacks
 
 test: install
 	$(BIN)/python -m pytest -n 2
