@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
+import pydantic
 
 from assets.launchpad import as_config, read_config
 from assets.metadata import describe_snapshot, draw_funnel, tabulate
@@ -57,14 +58,21 @@ def build_curated_documents(
     sources: dict[str, Source], params: CurationParams
 ) -> dg.AssetsDefinition:
     """Return the asset of all documents that may be learned from."""
-    config_class = as_config("CurationConfig", params)
+    documents = pydantic.Field(
+        default={}, description="source: digest of its documents; default: what was fetched last"
+    )
+    config_class = pydantic.create_model(
+        "CurationConfig",
+        __base__=as_config("CurationParams", params),
+        documents=(dict[str, str], documents),
+    )
 
     @dg.asset(
         deps=[["raw_documents", source] for source in sources],
         group_name="curation",
         kinds={"python", "parquet"},
         owners=OWNERS,
-        code_version=digest_code("dataset.py", "curation.py", "snapshots.py"),
+        code_version=digest_code("dataset.py", "curation.py", "exclusions.py", "snapshots.py"),
         description="Documents in Unicode normal form beside their raw text, without exact "
         "duplicates; each dropped row is accounted for with its reason.",
     )
@@ -73,11 +81,15 @@ def build_curated_documents(
         config: config_class,  # pyright: ignore[reportInvalidTypeForm]
         project: ProjectResource,
     ) -> dg.MaterializeResult:
-        raw = {source: find_digest(context, "raw_documents", source) for source in sources}
-        curated = curate_sources(project.open(), read_config(config, CurationParams), raw)
+        chosen = read_config(config, CurationParams)
+        raw = config.documents or {
+            source: find_digest(context, "raw_documents", source) for source in sources
+        }
+        curated = curate_sources(project.open(), chosen, raw)
+        read = raw.keys() - set(chosen.exclude_sources)
         return materialised(
             curated.documents.digest,
-            {f"raw_documents/{source}": digest for source, digest in raw.items()},
+            {f"raw_documents/{source}": raw[source] for source in sorted(read)},
             {
                 **describe_snapshot(curated.documents),
                 "dropped": curated.outcome.dropped.num_rows,

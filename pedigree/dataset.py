@@ -20,13 +20,21 @@ from pedigree.digests import JSON, hex_of
 from pedigree.documents import read_documents
 from pedigree.errors import PedigreeError
 from pedigree.evidence.store import EvidenceStore, open_store
+from pedigree.exclusions import (
+    Exclusions,
+    describe_exclusions,
+    find_excluded,
+    open_exclusions,
+    read_exclusions,
+    require_known,
+)
 from pedigree.fetching import Fetched, fetch_pinned, resolve_uri
 from pedigree.neighbours.local import FindNeighbours, find_near_duplicates
 from pedigree.params import CurationParams, SplitParams
 from pedigree.project import Project, Zone
 from pedigree.snapshots import Snapshot, freeze_snapshot, open_snapshot
 from pedigree.source_approval import require_source_allowed
-from pedigree.sources import Source, load_sources
+from pedigree.sources import Source, find_source, load_sources
 from pedigree.splitting import split_documents
 from pedigree.versioning import DvcPointer, track
 
@@ -109,23 +117,41 @@ def curate_sources(
 
     Args:
         project: where everything lies.
-        params: which documents are kept.
+        params: which documents are kept, and what is left out.
         raw: for each source id the digest of its raw documents.
 
     Raises:
-        PedigreeError: nothing would be left.
+        PedigreeError: nothing would be left, or what is to be left out is not known.
+        EvidenceMissing: the list of rows to leave out is not here.
     """
     sources = load_sources(project.root / "sources")
-    used = {name: digest for name, digest in raw.items() if sources[name].zone != "production"}
+    exclusions = open_exclusions(project, params)
+    store = open_store(project, project.policy(), write=True)
+    used = {
+        name: digest
+        for name, digest in raw.items()
+        if name not in exclusions.sources and sources[name].zone != "production"
+    }
+    _require_known_sources(store, exclusions, {*raw, *sources})
     if not used:
-        raise PedigreeError("Every source is for production: declare one for training.")
+        without = f" without {', '.join(exclusions.names())}" if exclusions else ""
+        raise PedigreeError(
+            f"No source for training or evaluation is left{without}: declare one for training."
+        )
     tables = [
         open_snapshot(digest, project.tables(sources[name].zone)).read().drop_columns(["row_id"])
         for name, digest in sorted(used.items())
     ]
-    outcome = curate(pa.concat_tables(tables), params)
+    table = pa.concat_tables(tables)
+    _require_known_annotators(project, exclusions, raw, table)
+    table, taken = exclusions.take_out(table)
+    if not table.num_rows:
+        raise PedigreeError(
+            f"No document is left without {', '.join(exclusions.names())}: exclude less."
+        )
+    outcome = curate(table, params)
     documents = freeze_snapshot(outcome.kept, project.curated, "curated")
-    open_store(project, project.policy(), write=True).write(
+    store.write(
         "curation",
         [{"name": "curated_documents", "digest": {"sha256": hex_of(documents.digest)}}],
         {
@@ -133,9 +159,36 @@ def curate_sources(
             "inputs": {name: {"sha256": hex_of(digest)} for name, digest in sorted(used.items())},
             "funnel": [[step, rows] for step, rows in outcome.funnel()],
             "bySource": cast(JSON, outcome.by_source()),
+            "excluded": describe_exclusions(exclusions, raw, taken),
         },
     )
     return CuratedDocuments(documents, outcome)
+
+
+def _require_known_sources(store: EvidenceStore, exclusions: Exclusions, sources: set[str]) -> None:
+    """Refuse a source that neither is declared nor ever was: that would be a slip."""
+    if not set(exclusions.sources) <= sources:
+        sources = sources | {str(one.predicate["id"]) for one in store.all("source")}
+        require_known("source", exclusions.sources, sources)
+
+
+def _require_known_annotators(
+    project: Project, exclusions: Exclusions, raw: Mapping[str, str], table: pa.Table
+) -> None:
+    """Refuse an annotator who labelled no document, those of excluded sources among them."""
+    known = _list_annotators(table)
+    if set(exclusions.annotators) <= known:
+        return
+    for name in exclusions.sources:
+        if name in raw:
+            source = find_source(project.root / "sources", name)
+            documents = open_snapshot(raw[name], project.tables(source.zone)).read()
+            known |= _list_annotators(documents)
+    require_known("annotator", exclusions.annotators, known)
+
+
+def _list_annotators(documents: pa.Table) -> set[str]:
+    return set(cast(list[str], documents["annotator"].unique().drop_null().to_pylist()))
 
 
 def freeze_split(
@@ -148,6 +201,7 @@ def freeze_split(
 
     Raises:
         PedigreeError: a side would be empty, or DVC is locked.
+        VerificationFailed: a row that was excluded is in one of them.
     """
     held_out = [
         source.id
@@ -165,10 +219,15 @@ def freeze_split(
 def _freeze_side(
     project: Project, params: SplitParams, curated: str, zone: Zone, table: pa.Table
 ) -> FrozenData:
+    store = open_store(project, project.policy(), write=True)
+    excluded = find_excluded(store, curated)
     snapshot = freeze_snapshot(table, project.snapshots(zone), zone)
+    # Read back: what counts is what was frozen. Without a statement nobody trains on it.
+    read_exclusions(project, excluded).require_absent(
+        snapshot.read(), f"The {zone} snapshot {snapshot.digest}"
+    )
     pointer = track(project.root, snapshot.path)
     by_source = count_by_source(table)
-    store = open_store(project, project.policy(), write=True)
     store.write(
         "snapshot",
         [{"name": f"{zone}_snapshot", "digest": {"sha256": hex_of(snapshot.digest)}}],
@@ -182,6 +241,7 @@ def _freeze_side(
             "curated": {"sha256": hex_of(curated)},
             "split": params.model_dump(mode="json"),
             "bySource": cast(JSON, by_source),
+            "excluded": cast(JSON, excluded),
             "tenants": cast(JSON, _find_tenants(project, store, curated, by_source)),
         },
     )

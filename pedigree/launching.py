@@ -3,8 +3,11 @@
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
+from pedigree.digests import JSON, canonical_json
 from pedigree.errors import PedigreeError
 from pedigree.evidence.store import open_store
 from pedigree.project import Project
@@ -54,6 +57,42 @@ def run_jobs(
     return code
 
 
+def run_configured(
+    project: Project,
+    job: str,
+    config: Mapping[str, JSON],
+    select: str,
+    environment: Mapping[str, str],
+    *,
+    quiet: bool = False,
+) -> tuple[int, dict[str, str]]:
+    """Run some assets of a job with a configuration of its own.
+
+    Args:
+        project: the project.
+        job: its name.
+        config: the run's configuration, as the Launchpad takes it.
+        select: which assets of the job, in Dagster's selection syntax.
+        environment: of this process, passed on.
+        quiet: print what the run prints on standard error, to keep standard output free.
+
+    Returns:
+        The exit code, and the digest of each asset that was made, also where the run failed.
+
+    Raises:
+        PedigreeError: the project has no pipeline.
+    """
+    _refuse_temporary_workspace(project)
+    project.work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=project.work) as folder:
+        request, made = Path(folder, "config.json"), Path(folder, "made.json")
+        request.write_bytes(canonical_json(dict(config)))
+        arguments = ["--job", job, "--config", str(request), "--select", select]
+        arguments += ["--made", str(made)]
+        code = _start(project, "pipelines.run", arguments, environment, quiet=quiet).returncode
+        return code, json.loads(made.read_bytes()) if made.is_file() else {}
+
+
 def examine_dagster(
     project: Project, repair: bool, environment: Mapping[str, str]
 ) -> list[dict[str, str]]:
@@ -76,6 +115,7 @@ def _start(
     environment: Mapping[str, str],
     *,
     capture: bool = False,
+    quiet: bool = False,
 ) -> "subprocess.CompletedProcess[str]":
     """Run a module of the project's pipeline to its end, with its Dagster home and no telemetry."""
     if not (project.root / "pipelines" / "run.py").is_file():
@@ -89,7 +129,8 @@ def _start(
         [sys.executable, "-m", module, *arguments],
         cwd=project.root,
         env={**environment, **QUIET, "PYTHONPATH": str(project.root), "DAGSTER_HOME": str(home)},
-        capture_output=capture,
+        stdout=subprocess.PIPE if capture else sys.stderr if quiet else None,
+        stderr=subprocess.PIPE if capture else None,
         text=True,
         check=False,
     )

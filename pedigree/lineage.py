@@ -22,6 +22,7 @@ from pedigree.digests import JSON
 from pedigree.errors import VerificationFailed
 from pedigree.evidence.revocations import find_revocations
 from pedigree.evidence.store import EvidenceStore, Statement
+from pedigree.exclusions import merge_excluded, name_excluded
 from pedigree.registry import (
     Promotion,
     alias_of,
@@ -181,7 +182,9 @@ def _explain_snapshot(
                 },
             }
         )
-    return {**about, "curated": curated, "sources": sources}
+    statements = store.about(snapshot.digest, "snapshot")[0]
+    without: list[JSON] = [*name_excluded(merge_excluded(statements))]
+    return {**about, "curated": curated, "sources": sources, "without": without}
 
 
 def _explain_checks(
@@ -301,8 +304,30 @@ def _explain_release(
             )
             if rebuilt
             else "none yet",
+            "verdicts": list[JSON](_explain_rebuilds(store, training, record.model_digest)),
         },
     }
+
+
+def _explain_rebuilds(
+    store: EvidenceStore, training: Statement, digest: str
+) -> list[dict[str, JSON]]:
+    """Return each rebuild verdict with whose key signed it, oldest first."""
+    found = store.about(digest, "rebuild")[0]
+    return [
+        {
+            "verdict": one.predicate["verdict"],
+            # Statements from before there was a reason list differences alone.
+            "reason": one.predicate.get("reason") or "; ".join(one.predicate["differences"]),
+            "tolerance": one.predicate["accuracyTolerance"],
+            "rebuilt_on": one.predicate["rebuiltOn"],
+            "signed_by": store.owner(one),
+            "key": one.signer,
+            "independent": one.signer != training.signer,
+            "statement": one.digest,
+        }
+        for one in sorted(found, key=lambda one: str(one.predicate["rebuiltOn"]))
+    ]
 
 
 def _explain_refusals(store: EvidenceStore, digest: str) -> list[dict[str, JSON]]:

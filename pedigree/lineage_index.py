@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-VERSION = 1
+VERSION = 2  # 2: an adapter descends from the snapshot that it was trained on
 ORIGIN = ("source", "label_batch", "guideline_version", "annotator")
 WAIT_SECONDS = 60.0
 _ROWS_A_STEP = 1 << 17
@@ -217,6 +217,21 @@ class LineageIndex:
             raise PedigreeError(f"{prefix!r} fits {len(keys)} rows: give more digits.")
         return places
 
+    def snapshots_with(self, keys: Iterable[str]) -> list[str]:
+        """Return the digests of the snapshots that hold any of the row keys, sorted."""
+        query = (
+            "SELECT snapshot FROM indexed WHERE EXISTS (SELECT 1 FROM member "
+            "WHERE member.snapshot = indexed.snapshot AND member.row_key = ?)"
+        )
+        found: set[int] = set()
+        for key in keys:
+            found.update(row[0] for row in self._db.execute(query, (bytes.fromhex(key),)))
+        names = [
+            self._db.execute("SELECT name FROM node WHERE id = ?", (one,)).fetchone()[0]
+            for one in found
+        ]
+        return sorted(cast(list[str], names))
+
     def follow(
         self, things: Sequence[str], *, forwards: bool, what: Sequence[str] = ()
     ) -> list[Link]:
@@ -342,6 +357,18 @@ def open_index(path: Path, *, write: bool = True) -> Generator[LineageIndex]:
         ) from error
     finally:
         connection.close()
+
+
+def is_outdated(path: Path) -> bool:
+    """Tell whether an index was made by another version of this code, whose links may differ."""
+    connection = sqlite3.connect(path, timeout=WAIT_SECONDS)
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error:
+        return False  # opening it says what is wrong
+    finally:
+        connection.close()
+    return version not in (0, VERSION)
 
 
 def _require_schema(connection: sqlite3.Connection, write: bool) -> None:

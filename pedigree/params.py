@@ -20,6 +20,15 @@ class CurationParams(Settings):
 
     min_characters: int = Field(default=2, ge=1, description="shorter canonical texts are dropped")
     max_characters: int = Field(default=100_000, ge=1, description="longer ones are dropped")
+    exclude_sources: list[str] = Field(
+        default=[], description="sources whose rows go in nowhere, as if they were not there"
+    )
+    exclude_annotators: list[str] = Field(default=[], description="annotators whose rows go out")
+    exclude_rows: str | None = Field(
+        default=None,
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="digest of a list of row keys to leave out, which `pedigree retrain` makes",
+    )
 
 
 class SplitParams(Settings):

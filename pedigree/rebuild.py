@@ -66,6 +66,7 @@ class Rebuild:
         recorded: digest of the model that the record describes.
         rebuilt: digest of the model that came out.
         verdict: bit-identical; within tolerance, where bits differ but no input does; different.
+        reason: why it is that verdict, in a sentence.
         differences: which input or part of the machine differs from the record.
         accuracy: (recorded, rebuilt) on the evaluation snapshot, where both are known.
         environment: how the recorded distributions were had.
@@ -75,6 +76,7 @@ class Rebuild:
     recorded: str
     rebuilt: str
     verdict: Verdict
+    reason: str
     differences: tuple[str, ...]
     accuracy: tuple[float, float] | None
     environment: str
@@ -163,10 +165,12 @@ def rebuild_model(
         accuracy = None
         if rebuilt != record.model_digest:
             accuracy = _compare_accuracy(project, record, request.out, rebuilt, inherited)
+    verdict, reason = _judge(record, rebuilt, differences, accuracy)
     outcome = Rebuild(
         record.model_digest,
         rebuilt,
-        _judge(record, rebuilt, differences, accuracy),
+        verdict,
+        reason,
         differences,
         accuracy,
         how,
@@ -182,12 +186,18 @@ def _judge(
     rebuilt: str,
     differences: tuple[str, ...],
     accuracy: tuple[float, float] | None,
-) -> Verdict:
+) -> tuple[Verdict, str]:
+    """Return the verdict and why it is that one."""
     if rebuilt == record.model_digest:
-        return "bit-identical"
+        return "bit-identical", f"all {len(record.model_files)} files are the recorded ones"
     from_inputs = [one for one in differences if not one.startswith("machine")]
-    close = accuracy is not None and abs(accuracy[0] - accuracy[1]) <= ACCURACY_TOLERANCE
-    return "within tolerance" if close and not from_inputs else "different"
+    if from_inputs:
+        return "different", f"an input differs: {'; '.join(from_inputs)}"
+    if accuracy is None:
+        return "different", "the bits differ, and no recorded accuracy is known to compare with"
+    apart = abs(accuracy[0] - accuracy[1])
+    said = f"the bits differ, and accuracy is {apart:.4f} apart, where {ACCURACY_TOLERANCE} may be"
+    return ("within tolerance" if apart <= ACCURACY_TOLERANCE else "different"), said
 
 
 @contextmanager
@@ -325,6 +335,7 @@ def _sign(
         [{"name": record.model_name, "digest": {"sha256": hex_of(outcome.recorded)}}],
         {
             "verdict": outcome.verdict,
+            "reason": outcome.reason,
             "promise": outcome.promise,
             "rebuilt": {"sha256": hex_of(outcome.rebuilt)},
             "rebuiltFiles": cast(JSON, files),

@@ -59,6 +59,8 @@ def _data(answer: dict[str, Any]) -> list[str]:
         if isinstance(snapshot["sources"], str):
             lines.append(f"      sources: {snapshot['sources']}")
             continue
+        if snapshot["without"]:
+            lines.append(f"      made without {', '.join(snapshot['without'])}")
         for part in snapshot["sources"]:
             lines.append(
                 f"      {part['source']}: {part['rows']} rows, batch {part['label_batch']}, "
@@ -109,6 +111,12 @@ def _release(answer: dict[str, Any]) -> list[str]:
         f"   can be rebuilt: {can} (commit {rebuild['commit']}, lock sha256:"
         f"{rebuild['lock_sha256']}, mode {rebuild['mode']}; rebuild verdict: {rebuild['verdict']})"
     )
+    for one in rebuild["verdicts"]:
+        whose = (
+            "another builder's key" if one["independent"] else "the key that signed the training"
+        )
+        lines.append(f"      {one['verdict']} on {one['rebuilt_on']}: {one['reason']}")
+        lines.append(f"         signed by {one['signed_by']} (key {one['key'][:12]}…), {whose}")
     return lines
 
 
@@ -208,6 +216,7 @@ def render_rebuild(outcome: "Rebuild") -> str:
         f"recorded  {outcome.recorded}",
         f"rebuilt   {outcome.rebuilt}",
         f"verdict   {outcome.verdict} (promised: {outcome.promise})",
+        f"because   {outcome.reason}",
         f"in        {outcome.environment}",
     ]
     if outcome.accuracy is not None:

@@ -11,14 +11,14 @@ A snapshot whose rows could not be read is named in `Trace.unindexed`: a row tha
 still be in it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pedigree.errors import EvidenceMissing, PedigreeError
 from pedigree.evidence.store import EvidenceStore, Statement
-from pedigree.lineage_index import LineageIndex, Link, RowPlace, open_index
+from pedigree.lineage_index import LineageIndex, Link, RowPlace, is_outdated, open_index
 from pedigree.project import Project, Zone
 from pedigree.registry import alias_of, read_promotion
 from pedigree.training.record import read_record
@@ -56,13 +56,16 @@ class Trace:
 def update_index(path: Path, store: EvidenceStore, read_rows: ReadRows) -> list[str]:
     """Add what statements say and the index does not know; return the snapshots left without rows.
 
-    An index that knows a statement which is not there any more is built anew.
+    An index that knows a statement which is not there any more, or is of another version, is built
+    anew.
 
     Raises:
         VerificationFailed: a statement or a snapshot is not what evidence says.
         PedigreeError: another process keeps the index.
     """
     found = {one.digest: one for kind in _READERS for one in store.all(kind)}
+    if path.is_file() and is_outdated(path):
+        path.unlink()
     with open_index(path) as index:
         stale = bool(index.statements() - found.keys())
     if stale:
@@ -158,7 +161,11 @@ def _read_training(statement: Statement) -> Iterator[Link]:
     what = "gave its tokenizer to" if scratch else "is the base of"
     yield Link(f"base:{inputs.base.digest}", model, what, statement.digest)
     if record.adapter_digest:
-        yield Link(f"adapter:{record.adapter_digest}", model, "is merged into", statement.digest)
+        adapter = f"adapter:{record.adapter_digest}"
+        yield Link(
+            f"snapshot:{training.digest}", adapter, "trained", statement.digest, training.rows
+        )
+        yield Link(adapter, model, "is merged into", statement.digest)
 
 
 def _read_promotion(statement: Statement) -> Iterator[Link]:
@@ -207,6 +214,23 @@ def trace_thing(path: Path, thing: str) -> Trace:
             tuple(index.follow([full], forwards=True)),
             tuple(index.follow([full], forwards=False)),
             unindexed=tuple(index.unindexed_snapshots()) if kind in ("annotator", "batch") else (),
+        )
+
+
+def trace_rows(path: Path, keys: Iterable[str]) -> Trace:
+    """Return where any of several rows went.
+
+    Args:
+        path: an index that is up to date.
+        keys: whole row keys.
+    """
+    with open_index(path, write=False) as index:
+        snapshots = [f"snapshot:{one}" for one in index.snapshots_with(keys)]
+        return Trace(
+            "rows",
+            tuple(index.follow(snapshots, forwards=True)),
+            (),
+            unindexed=tuple(index.unindexed_snapshots()),
         )
 
 

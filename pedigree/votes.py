@@ -18,6 +18,7 @@ from pedigree.curation import canonical_text
 from pedigree.errors import EvidenceMissing
 from pedigree.evidence.policy import AnnotatorLimits
 from pedigree.evidence.store import EvidenceStore
+from pedigree.exclusions import find_excluded, read_exclusions
 from pedigree.findings import CheckResult
 from pedigree.project import Project
 from pedigree.snapshots import open_snapshot
@@ -61,11 +62,13 @@ def load_votes(project: Project, store: EvidenceStore, digest: str) -> SnapshotV
     table = open_snapshot(digest, project.snapshots("training")).read()
     texts, labels = (cast(list[str], table.column(name).to_pylist()) for name in ("text", "label"))
     row_of = {pair: row for row, pair in enumerate(zip(texts, labels, strict=True))}
-    documents = _find_documents(store, digest)
+    documents, excluded = _find_documents(store, digest)
+    exclusions = read_exclusions(project, excluded)
     sources = load_sources(project.root / "sources")
     votes: list[tuple[int, str, str | None, str]] = []
     for source, raw in sorted(documents.items()):
         raw_table = open_snapshot(raw, project.tables(sources[source].zone)).read()
+        raw_table, _ = exclusions.take_out(raw_table)
         votes += _match(raw_table, row_of)
     rows, found, annotators, said = ([vote[i] for vote in votes] for i in range(4))
     return SnapshotVotes(
@@ -77,13 +80,21 @@ def load_votes(project: Project, store: EvidenceStore, digest: str) -> SnapshotV
     )
 
 
-def _find_documents(store: EvidenceStore, digest: str) -> dict[str, str]:
-    """Return the digest of each source's documents that a snapshot was made from."""
+def _find_documents(
+    store: EvidenceStore, digest: str
+) -> tuple[dict[str, str], dict[str, Any] | None]:
+    """Return the digest of each source's documents, and what of them the snapshot is without."""
     for snapshot in store.about(digest, "snapshot")[0]:
         curated = "sha256:" + cast(dict[str, str], snapshot.predicate["curated"])["sha256"]
         for curation in store.about(curated, "curation")[0]:
             inputs = cast(dict[str, dict[str, str]], curation.predicate["inputs"])
-            return {source: f"sha256:{one['sha256']}" for source, one in inputs.items()}
+            excluded = find_excluded(store, curated)
+            left_out = excluded["sources"] if excluded else {}
+            return {
+                source: f"sha256:{one['sha256']}"
+                for source, one in inputs.items()
+                if source not in left_out
+            }, excluded
     raise EvidenceMissing(
         f"No trusted statement says what snapshot {digest} was made from, so the votes on its rows "
         "cannot be read: run `pedigree run --until snapshot` again."

@@ -8,6 +8,8 @@ Started by hand it needs DAGSTER_HOME, and PYTHONPATH set to the project's folde
 import argparse
 import json
 import sys
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -35,16 +37,26 @@ def main(arguments: list[str]) -> int:
     chosen.add_argument("--until", choices=JOBS_UNTIL, default="release")
     chosen.add_argument("--job", choices=[job.name for job in JOBS if job.name != "promote"])
     parser.add_argument("--profile")
+    parser.add_argument("--config", type=Path, help="a run's configuration, as JSON")
+    parser.add_argument("--select", help="of a job's assets only these, in Dagster's words")
+    parser.add_argument("--made", type=Path, help="where to write what was made, as JSON")
     options = parser.parse_args(arguments)
     try:
         jobs = [options.job] if options.job else JOBS_UNTIL[options.until]
-        return _run(jobs, options.profile)
+        config = json.loads(options.config.read_bytes()) if options.config else {}
+        return _run(jobs, options.profile, config, options.select, options.made)
     except PedigreeError as error:
         print(f"pedigree: {error}", file=sys.stderr)
         return error.exit_code
 
 
-def _run(jobs: list[str], profile: str | None) -> int:
+def _run(
+    jobs: list[str],
+    profile: str | None,
+    config: dict[str, Any],
+    select: str | None,
+    made: Path | None,
+) -> int:
     from pedigree.release import require_clean_tree
     from pipelines.definitions import build_definitions, open_this_project
 
@@ -55,16 +67,40 @@ def _run(jobs: list[str], profile: str | None) -> int:
         require_clean_tree(project)
     with dg.DagsterInstance.get() as instance:
         for name in jobs:
-            result = definitions.resolve_job_def(name).execute_in_process(
+            job = definitions.resolve_job_def(name)
+            result = job.execute_in_process(
                 instance=instance,
-                run_config={"loggers": {"readable": {}}},
+                run_config={"loggers": {"readable": {}}, **config},
+                asset_selection=_select(definitions, job, select),
                 raise_on_error=False,
                 tags={"pedigree/profile": profile or "default"},
             )
+            if made is not None:
+                write_atomically(made, json.dumps(_list_made(result)).encode())
             if not result.success:
                 return _explain(result)
             _write_digests(project, result)
     return 0
+
+
+def _select(
+    definitions: dg.Definitions, job: dg.JobDefinition, select: str | None
+) -> list[dg.AssetKey] | None:
+    """Return the assets of a job that a selection names; None for all of them."""
+    if select is None:
+        return None
+    chosen = dg.AssetSelection.from_string(select).resolve(definitions.resolve_asset_graph())
+    return sorted(chosen & set(job.asset_layer.executable_asset_keys))
+
+
+def _list_made(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    """Return the digest of each asset that a run made, also one that failed later."""
+    made = [
+        event.step_materialization_data.materialization
+        for event in result.all_events
+        if event.is_step_materialization
+    ]
+    return {"/".join(one.asset_key.path): (one.tags or {}).get(DATA_VERSION, "") for one in made}
 
 
 def _write_digests(project: Project, result: dg.ExecuteInProcessResult) -> None:

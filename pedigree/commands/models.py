@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pedigree.commands.common import Commands, open_project, print_json
-from pedigree.errors import EvidenceMissing
+from pedigree.errors import EvidenceMissing, PedigreeError
 
 
 def add_commands(commands: Commands) -> None:
@@ -41,6 +41,23 @@ def add_commands(commands: Commands) -> None:
     trace.add_argument("thing", metavar="KIND:NAME", help="such as source:tweets")
     trace.add_argument("--json", action="store_true")
     trace.set_defaults(command=_trace)
+
+    diff = commands.add_parser("diff", help="what differs between two models, or two snapshots")
+    diff.add_argument("before", metavar="A", help="a MODEL, or a snapshot's digest")
+    diff.add_argument("after", metavar="B")
+    diff.add_argument("--json", action="store_true")
+    diff.set_defaults(command=_diff)
+
+    retrain = commands.add_parser("retrain", help="a model again, without a part of its data")
+    retrain.add_argument("model", metavar="MODEL")
+    retrain.add_argument("--exclude-source", action="append", default=[], metavar="ID")
+    retrain.add_argument("--exclude-annotator", action="append", default=[], metavar="NAME")
+    retrain.add_argument(
+        "--exclude-rows", type=Path, metavar="FILE", help="row keys or ids: text, CSV or Parquet"
+    )
+    retrain.add_argument("--revoke", action="store_true", help="revoke the old model afterwards")
+    retrain.add_argument("--json", action="store_true")
+    retrain.set_defaults(command=_retrain)
 
     export = commands.add_parser("export", help="one folder that verifies without Pedigree")
     export.add_argument("model", metavar="MODEL")
@@ -149,6 +166,49 @@ def _trace(options: argparse.Namespace) -> int:
     else:
         print(render_trace(trace))
     return EvidenceMissing.exit_code if trace.unindexed else 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from pedigree.comparing import compare
+    from pedigree.evidence.store import open_store
+    from pedigree.rendering_changes import render_comparison
+
+    project = open_project(options)
+    store = open_store(project, project.policy())
+    found = compare(project, store, options.before, options.after)
+    if options.json:
+        print_json({**dataclasses.asdict(found), "identical": found.identical})
+    else:
+        print(render_comparison(found))
+    return EvidenceMissing.exit_code if found.missing else 0
+
+
+def _retrain(options: argparse.Namespace) -> int:
+    from pedigree.evidence.store import open_store
+    from pedigree.registry import find_model
+    from pedigree.rendering_changes import render_retraining
+    from pedigree.retraining import Wish, describe, plan_retraining, retrain_without, revoke_old
+
+    project, now = open_project(options), datetime.now(UTC)
+    policy = project.policy()
+    model = find_model(open_store(project, policy), options.model, policy.environments)
+    wish = Wish(
+        tuple(options.exclude_source), tuple(options.exclude_annotator), options.exclude_rows
+    )
+    plan = plan_retraining(project, model, wish, now)
+    found = retrain_without(project, plan, dict(os.environ), quiet=options.json)
+    code, revocation = found.exit_code or (EvidenceMissing.exit_code if found.unknown else 0), None
+    if options.revoke:
+        # What was made is shown whatever becomes of the revocation.
+        try:
+            revocation = revoke_old(project, found, datetime.now(UTC))
+        except PedigreeError as error:
+            revocation, code = f"not done: {error}", code or error.exit_code
+    if options.json:
+        print_json({**describe(found), "revocation": revocation})
+    else:
+        print(render_retraining(found, revocation))
+    return code
 
 
 def _export(options: argparse.Namespace) -> int:
