@@ -5,7 +5,7 @@
     model.sig               OpenSSF Model Signing bundle over those files
     model-signing.pub.pem   the P-256 key of model.sig
     bom.cdx.json            CycloneDX 1.7 ML-BOM
-    croissant.json          Croissant 1.0 description of the training snapshot
+    croissant.json          Croissant 1.1 description of the training snapshot
     card.md                 model card with Hugging Face metadata
     verify.sh               sh verify.sh KEY.pem [MODEL_FOLDER]
     export.dsse.json        signed statement whose subjects are all files above
@@ -139,7 +139,7 @@ def _write_contents(project: Project, facts: Facts, now: datetime) -> dict[str, 
         "model.sig": sign_model(record.model_name, record.model_files, key) + b"\n",
         "model-signing.pub.pem": public_pem(key.public_key()),
         "bom.cdx.json": _pretty(describe_bom(facts, now)),
-        "croissant.json": _pretty(describe_snapshot(facts, parts)),
+        "croissant.json": _pretty(describe_snapshot(facts, parts, now)),
         "card.md": write_card(facts).encode(),
         "verify.sh": read_script(),
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from pedigree.digests import hex_of
 from pedigree.exports.facts import Facts
 
 
@@ -25,6 +26,7 @@ def _metadata(facts: Facts) -> dict[str, Any]:
         "pipeline_tag": "text-classification",
         "library_name": "transformers",
         "tags": ["pedigree"],
+        "license": "unknown",  # the Hub's word: no statement says how the model is licensed
         "datasets": sorted({str(one["source"]) for one in facts.sources}),
     }
     if record.inputs.params.method != "scratch":
@@ -34,7 +36,9 @@ def _metadata(facts: Facts) -> dict[str, Any]:
             "task": {"type": "text-classification"},
             "dataset": {
                 "name": "evaluation snapshot",
-                "type": record.evaluation_snapshot.digest,
+                # The Hub takes no colon here; the digest is what tells which data it was.
+                "type": "evaluation_snapshot",
+                "revision": hex_of(record.evaluation_snapshot.digest),
             },
             "metrics": [{"type": "accuracy", "value": facts.evaluation.predicate["accuracy"]}],
         }

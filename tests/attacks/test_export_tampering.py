@@ -101,6 +101,29 @@ def test_a_change_to_one_byte_of_any_file_is_found(
     assert _verify(export, key)
 
 
+def test_nothing_but_openssl_and_sha256sum_is_needed(
+    exported: tuple[Export, Path, Project], export: Path, tmp_path: Path
+) -> None:
+    made, key, project = exported
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("openssl", "sha256sum"):
+        found = shutil.which(name)
+        assert found is not None
+        (tools / name).symlink_to(found)
+    shell = shutil.which("sh")
+    assert shell is not None
+    model = project.root / _record(project).location
+    done = subprocess.run(
+        [shell, str(export / "verify.sh"), str(key), str(model)],
+        env={"PATH": str(tools)}, capture_output=True, text=True, check=False,
+        stdin=subprocess.DEVNULL, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert made.model in done.stdout
+    assert "are the model" in done.stdout
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_that_is_gone_is_missed(
     exported: tuple[Export, Path, Project], export: Path, name: str
@@ -199,17 +222,6 @@ def test_openssl_accepts_the_model_signature_over_the_files_as_they_are(
     assert statement["subject"][0]["digest"]["sha256"] == root
 
 
-def test_model_signing_accepts_the_model(
-    exported: tuple[Export, Path, Project], export: Path
-) -> None:
-    verifying = pytest.importorskip("model_signing.verifying")
-    project = exported[2]
-    config = verifying.Config().use_elliptic_key_verifier(
-        public_key=export / "model-signing.pub.pem"
-    )
-    config.verify(project.root / _record(project).location, export / "model.sig")
-
-
 def test_the_bill_of_materials_says_what_was_recorded(
     exported: tuple[Export, Path, Project], export: Path
 ) -> None:
@@ -225,15 +237,10 @@ def test_the_bill_of_materials_says_what_was_recorded(
     assert libraries["torch"]
     metric = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"][0]
     assert 0 <= float(metric["value"]) <= 1
-    validation = pytest.importorskip("cyclonedx.validation.json")
-    from cyclonedx.schema import SchemaVersion
-
-    validator = validation.JsonStrictValidator(SchemaVersion.V1_7)
-    assert validator.validate_str((export / "bom.cdx.json").read_text()) is None
 
 
 def test_the_description_of_the_snapshot_fits_its_files(
-    exported: tuple[Export, Path, Project], export: Path, tmp_path: Path
+    exported: tuple[Export, Path, Project], export: Path
 ) -> None:
     project = exported[2]
     digest = _record(project).inputs.training.digest
@@ -245,12 +252,6 @@ def test_the_description_of_the_snapshot_fits_its_files(
         assert file["contentSize"] == f"{len(data)} B"
     columns = [field["source"]["extract"]["column"] for field in said["recordSet"][0]["field"]]
     assert columns == snapshot.read().column_names
-    assert said["conformsTo"] == "http://mlcommons.org/croissant/1.0"
-    mlcroissant = pytest.importorskip("mlcroissant")
-    shutil.copytree(snapshot.path, tmp_path / "there")
-    shutil.copy(export / "croissant.json", tmp_path / "there")
-    dataset = mlcroissant.Dataset(str(tmp_path / "there" / "croissant.json"))
-    assert sum(1 for _ in dataset.records("rows-00000")) == snapshot.rows
 
 
 def test_the_card_has_hugging_face_metadata_and_admits_what_is_not_known(
@@ -263,13 +264,6 @@ def test_the_card_has_hugging_face_metadata_and_admits_what_is_not_known(
     assert metadata["datasets"] == ["forum", "shop"]
     assert record.model_digest in text
     assert "Not recorded" in text
-    hub = pytest.importorskip("huggingface_hub")
-    card = hub.ModelCard(text)
-    assert card.data.eval_results[0].metric_type == "accuracy"
-    assert (
-        card.data.eval_results[0].metric_value
-        == metadata["model-index"][0]["results"][0]["metrics"][0]["value"]
-    )
 
 
 def test_nothing_secret_and_no_data_is_exported(
