@@ -21,7 +21,7 @@ from pedigree.digests import (
 )
 from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
 from pedigree.evidence.store import open_store
-from pedigree.fetching import Fetched, fetch_pinned, resolve_uri
+from pedigree.fetching import Fetched, describe_uri, fetch_pinned, resolve_uri
 from pedigree.files import folder_named_by_content
 from pedigree.project import Project
 from pedigree.settings import Settings, parse_settings, read_yaml
@@ -123,6 +123,7 @@ def ingest_base_model(
         [{"name": source.id, "digest": {"sha256": hex_of(model.digest)}}],
         {
             **declared,
+            "uri": describe_uri(source.uri, project.root),
             "uriDigest": {"sha256": fetched.sha256},
             "revision": fetched.revision,
             "fetchedOn": fetched.fetched_at,

@@ -165,6 +165,12 @@ def _export(options: argparse.Namespace) -> int:
         f"Verify it elsewhere with a key that you got another way: sh verify.sh KEY.pem (key "
         f"{made.key_id})"
     )
+    if made.local_paths:
+        print(
+            "Its signed claims name paths of this machine, as older versions wrote, and cannot "
+            f"be edited: {', '.join(made.local_paths)}. Train again to have statements without.",
+            file=sys.stderr,
+        )
     return 0
 
 

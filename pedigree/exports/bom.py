@@ -13,6 +13,7 @@ from typing import Any, cast
 from pedigree.digests import JSON, hex_of
 from pedigree.exports.facts import Facts
 from pedigree.exports.licences import find_spdx
+from pedigree.fetching import describe_uri
 
 SPEC_VERSION = "1.7"
 # Serial numbers are UUIDs (version 5) of the model's digest in this namespace.
@@ -149,7 +150,11 @@ def _base(facts: Facts, ref: str = "") -> Object:
         "description": "Its tokenizer was used." if scratch else "Its weights were fine-tuned.",
         "licenses": _licences(base.licence),
         "properties": _properties(
-            {"digest": base.digest, "uri": base.uri, "uri:sha256": base.uri_sha256}
+            {
+                "digest": base.digest,
+                "uri": describe_uri(base.uri),
+                "uri:sha256": base.uri_sha256,
+            }
         ),
     }
 

@@ -20,7 +20,7 @@ The last three say the same: openssl reads the last two, other DSSE tools the en
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files as resource_files
@@ -44,6 +44,7 @@ from pedigree.exports.card import write_card
 from pedigree.exports.croissant import describe_snapshot, read_parts
 from pedigree.exports.facts import Facts, collect_facts
 from pedigree.exports.model_signature import load_model_key, public_pem, sign_model
+from pedigree.fetching import describe_uri, is_local
 from pedigree.files import folder_written_atomically
 from pedigree.project import Project
 from pedigree.registry import require_unchanged
@@ -54,13 +55,18 @@ ENVELOPE, MESSAGE, SIGNATURE = "export.dsse.json", "export.message", "export.sig
 
 @dataclass(frozen=True)
 class Export:
-    """A folder that was written: what it is about, the key to verify it with, its signed files."""
+    """A folder that was written: what it is about, the key to verify it with, its signed files.
+
+    `local_paths` are paths of this machine in its claims. What is signed cannot be edited; only
+    older versions wrote such statements.
+    """
 
     folder: Path
     model: str
     key_id: str
     claims: int
     files: Manifest
+    local_paths: tuple[str, ...]
 
 
 def export_model(project: Project, digest: str, folder: Path, now: datetime) -> Export:
@@ -102,7 +108,24 @@ def export_model(project: Project, digest: str, folder: Path, now: datetime) -> 
     if (folder / MESSAGE).read_bytes() != content[MESSAGE]:
         raise PedigreeError(f"Another export was written to {folder} meanwhile: give another one.")
     key = key_id(signer.public_key())
-    return Export(folder, digest, key, len(facts.claims), signed)
+    return Export(folder, digest, key, len(facts.claims), signed, find_local_paths(facts))
+
+
+def find_local_paths(facts: Facts) -> tuple[str, ...]:
+    """Return each address in the claims that is a path of the machine where it was signed."""
+    found = {uri for claim in facts.claims for uri in _addresses(claim.content)}
+    return tuple(sorted(uri for uri in found if is_local(describe_uri(uri)) and not is_local(uri)))
+
+
+def _addresses(value: JSON) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key in ("uri", "repository") and isinstance(item, str):
+                yield item
+            yield from _addresses(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _addresses(item)
 
 
 def _open_signer(project: Project) -> Ed25519PrivateKey:

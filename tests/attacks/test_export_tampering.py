@@ -4,8 +4,10 @@ import base64
 import hashlib
 import json
 import random
+import re
 import shutil
 import subprocess
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -279,6 +281,50 @@ def test_nothing_secret_and_no_data_is_exported(
     )
     assert b"PRIVATE" not in everything
     assert not [one for one in rows.column("text").to_pylist() if one.encode() in everything]
+
+
+def _everything(export: Path) -> str:
+    """Return all that an export says, with the payloads of its statements decoded."""
+    whole = [path.read_bytes() for path in sorted(export.iterdir())]
+    whole += [
+        base64.b64decode(json.loads(line)["payload"])
+        for line in (export / "claims.jsonl").read_bytes().splitlines()
+    ]
+    bundle = json.loads((export / "model.sig").read_bytes())
+    whole.append(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
+    return "\n".join(data.decode(errors="replace") for data in whole)
+
+
+def test_no_path_of_this_machine_is_exported(
+    exported: tuple[Export, Path, Project], export: Path, trained: Project
+) -> None:
+    """The sources of this project are declared with absolute paths, as people do."""
+    declared = (trained.root / "sources" / "shop.yaml").read_text()
+    assert str(trained.root) in declared
+    said = _everything(export)
+    assert "inbox/shop.csv" in said
+    for path in (trained.root, exported[2].root, Path.home(), Path(tempfile.gettempdir())):
+        assert f"{path}/" not in said, path
+    # Any absolute path of a file system, in a JSON string or between blanks; `/` alone is none.
+    roots = "home|root|tmp|var|usr|opt|srv|mnt|data|Users|work|etc"
+    body = said.replace((export / "verify.sh").read_text(), "")
+    assert not re.findall(rf'(?:["\s(=]|file:/*)/(?:{roots})/[^\s"]*', body)
+    assert exported[0].local_paths == ()
+
+
+def test_a_path_that_an_older_version_signed_is_told_and_is_nowhere_else(
+    trained_copy: Project, tmp_path: Path
+) -> None:
+    store = open_store(trained_copy, trained_copy.policy(), write=True)
+    (older,) = [one for one in store.all("source") if one.predicate["id"] == "shop"]
+    said: Any = {**older.predicate, "uri": "/home/me/clients/shop.csv", "fetchedOn": "2030-01-01"}
+    store.write("source", list(older.subjects), said)
+    made = export_model(trained_copy, _promoted(trained_copy), tmp_path / "export", NOW)
+    assert made.local_paths == ("/home/me/clients/shop.csv",)
+    for path in made.folder.iterdir():
+        assert b"clients" not in path.read_bytes(), path
+    assert "local:shop.csv" in (made.folder / "croissant.json").read_text()
+    assert "local:shop.csv" in (made.folder / "bom.cdx.json").read_text()
 
 
 def test_an_export_of_the_same_facts_is_the_same_but_for_model_signature(
