@@ -45,6 +45,13 @@ def add_commands(commands: Commands) -> None:
     export = commands.add_parser("export", help="one folder that verifies without Pedigree")
     export.add_argument("model", metavar="MODEL")
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    export.add_argument(
+        "--report",
+        action="append",
+        default=[],
+        choices=("annex-iv", "gpai-summary"),
+        help="add a report for regulators; may be given twice",
+    )
     export.set_defaults(command=_export)
 
 
@@ -159,7 +166,7 @@ def _export(options: argparse.Namespace) -> int:
     project = open_project(options)
     policy = project.policy()
     model = find_model(open_store(project, policy), options.model, policy.environments)
-    made = export_model(project, model, options.out, datetime.now(UTC))
+    made = export_model(project, model, options.out, datetime.now(UTC), set(options.report))
     print(
         f"{made.folder}: {len(made.files)} files about {made.model}, {made.claims} signed claims.\n"
         f"Verify it elsewhere with a key that you got another way: sh verify.sh KEY.pem (key "

@@ -7,6 +7,7 @@
     bom.cdx.json            CycloneDX 1.7 ML-BOM
     croissant.json          Croissant 1.1 description of the training snapshot
     card.md                 model card with Hugging Face metadata
+    report-NAME.md          where one was asked for: annex-iv, gpai-summary
     verify.sh               sh verify.sh KEY.pem [MODEL_FOLDER]
     export.dsse.json        signed statement whose subjects are all files above
     export.message          the very bytes that were signed: the envelope's encoding
@@ -20,7 +21,7 @@ The last three say the same: openssl reads the last two, other DSSE tools the en
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files as resource_files
@@ -44,6 +45,7 @@ from pedigree.exports.card import write_card
 from pedigree.exports.croissant import describe_snapshot, read_parts
 from pedigree.exports.facts import Facts, collect_facts
 from pedigree.exports.model_signature import load_model_key, public_pem, sign_model
+from pedigree.exports.reports import Report, name_file, write_report
 from pedigree.fetching import describe_uri, is_local
 from pedigree.files import folder_written_atomically
 from pedigree.project import Project
@@ -69,7 +71,13 @@ class Export:
     local_paths: tuple[str, ...]
 
 
-def export_model(project: Project, digest: str, folder: Path, now: datetime) -> Export:
+def export_model(
+    project: Project,
+    digest: str,
+    folder: Path,
+    now: datetime,
+    reports: Collection[Report] = (),
+) -> Export:
     """Write the export of a model to `folder`, which must not exist or be empty.
 
     Args:
@@ -77,6 +85,7 @@ def export_model(project: Project, digest: str, folder: Path, now: datetime) -> 
         digest: the model's whole digest.
         folder: afterwards it is whole, or as it was.
         now: the time that the export states.
+        reports: what to add for regulators.
 
     Raises:
         EvidenceMissing: evidence, the model's files or its training snapshot are not here.
@@ -89,6 +98,7 @@ def export_model(project: Project, digest: str, folder: Path, now: datetime) -> 
     require_unchanged(project, facts.record)
     signer = _open_signer(project)
     content = _write_contents(project, facts, now)
+    content |= {name_file(one): write_report(one, facts, now).encode() for one in reports}
     signed = tuple(
         FileEntry(path=name, size=len(data), sha256=sha256_hex(data))
         for name, data in sorted(content.items())

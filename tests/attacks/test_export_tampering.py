@@ -21,6 +21,7 @@ from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
 from pedigree.evidence.signing import DEVELOPMENT_KEY, PUBLIC_KEY, verify_envelope
 from pedigree.evidence.store import open_store
 from pedigree.exports.bundle import Export, export_model
+from pedigree.exports.reports import REPORTS
 from pedigree.project import Project
 from pedigree.proofs import prove_absence_of, prove_row, verify_proof
 from pedigree.registry import find_promoted, find_training
@@ -31,7 +32,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NAMES = [
     "bom.cdx.json", "card.md", "claims.jsonl", "croissant.json", "export.dsse.json",
     "export.message", "export.signature", "model-signing.pub.pem", "model.sha256", "model.sig",
-    "verify.sh",
+    "report-annex-iv.md", "report-gpai-summary.md", "verify.sh",
 ]  # fmt: skip
 
 
@@ -56,7 +57,8 @@ def exported(
     shutil.copytree(trained.root, project.root, symlinks=True)
     key = root / "key.pem"
     shutil.copy(project.keys / PUBLIC_KEY, key)
-    return export_model(project, _promoted(project), root / "export", NOW), key, project
+    made = export_model(project, _promoted(project), root / "export", NOW, REPORTS)
+    return made, key, project
 
 
 @pytest.fixture
@@ -332,7 +334,7 @@ def test_an_export_of_the_same_facts_is_the_same_but_for_model_signature(
 ) -> None:
     made, key, project = exported
     (tmp_path / "again").mkdir()  # an empty folder will do
-    export_model(project, made.model, tmp_path / "again", NOW)
+    export_model(project, made.model, tmp_path / "again", NOW, REPORTS)
     assert _verify(tmp_path / "again", key)
     different = {
         name
