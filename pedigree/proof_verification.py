@@ -52,8 +52,8 @@ def verify_proof_file(
     if not verify_proof(proof, proof.merkle_root, proof.rows):
         raise VerificationFailed(
             f"{path} does not prove that row {proof.row_id} is {proof.claim}: its path does not "
-            f"lead to the root {proof.merkle_root} of {proof.rows} rows. It was changed, or is no proof "
-            "of that; ask for it again."
+            f"lead to the root {proof.merkle_root} of {proof.rows} rows. It was changed, or is no "
+            "proof of that; ask for it again."
         )
     if claims is None and key is None:
         return VerifiedProof(proof, None, None)
