@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from pedigree.admission.gate import Admission
 from pedigree.snapshots import Snapshot
 
 
@@ -19,6 +20,19 @@ def describe_snapshot(snapshot: Snapshot) -> dict[str, Any]:
         "merkle_root": snapshot.manifest.merkle_root,
         "manifest_digest": snapshot.manifest_digest,
         "path": dg.MetadataValue.path(str(snapshot.path)),
+    }
+
+
+def describe_admission(admission: Admission, uri: str) -> dict[str, Any]:
+    """Return what the gate decided about an artifact, why, and which states it reached."""
+    return {
+        "uri": uri,
+        "state": admission.scan.outcome,
+        "states": " -> ".join(str(one.predicate["state"]) for one in admission.statements),
+        "decision": admission.statements[-1].digest,
+        "same_weights": ", ".join(admission.same_weights) or "none",
+        "files": tabulate([vars(one) for one in admission.scan.files]),
+        "findings": tabulate([vars(one) for one in admission.scan.findings]),
     }
 
 

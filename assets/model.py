@@ -1,13 +1,14 @@
-"""Model assets: the admitted base model, the model trained from it, its evaluation, its record."""
+"""Model assets: the base model, how it came in, what is trained from it, and the record."""
 
 import dagster as dg
 
 from assets.launchpad import as_config, read_config
-from assets.metadata import tabulate
+from assets.metadata import describe_admission, tabulate
 from assets.progress import following
 from assets.resources import ProjectResource
 from assets.versions import find_digest, materialised
-from pedigree.base_models import ingest_base_model, load_base_model_source
+from pedigree.admission.gate import open_gate
+from pedigree.base_models import admit_base_model, load_base_model_source, record_base_model
 from pedigree.checks import digest_code
 from pedigree.params import Params, TrainingParams
 from pedigree.release import attest_model
@@ -18,29 +19,46 @@ OWNERS = ["team:ml-engineering"]
 _TRAINING_CODE = ("loop.py", "model.py", "order.py", "determinism.py", "worker.py", "run.py")
 
 
-def build_base_model(params: Params) -> dg.AssetsDefinition:
-    """Return the asset of the model that training starts from."""
+def build_base_model(params: Params) -> list[dg.AssetsDefinition]:
+    """Return the assets of the model that training starts from: its admission, and the model."""
 
     @dg.asset(
         group_name="models",
-        kinds={"safetensors"},
+        kinds={"safetensors", "in-toto"},
         owners=OWNERS,
         code_version=digest_code("base_models.py", "fetching.py", "archives.py"),
-        description=f"The base model declared in base_models/{params.base_model}.yaml: fetched by "
-        "digest, only its declared files taken, nothing installed or run.",
+        description=f"What base_models/{params.base_model}.yaml declares, fetched by digest and "
+        "taken through the gate: each state is a signed statement, whatever the outcome. Nothing "
+        "is installed or run.",
     )
-    def base_model(
+    def base_model_admission(
         context: dg.AssetExecutionContext, project: ProjectResource
     ) -> dg.MaterializeResult:
         place = project.open()
         source = load_base_model_source(place.root / "base_models", params.base_model)
-        model, fetched = ingest_base_model(place, source, project.now())
+        admission = admit_base_model(open_gate(place), source, place.root, project.now())
+        return materialised(admission.digest, {}, describe_admission(admission, source.uri))
+
+    @dg.asset(
+        deps=["base_model_admission"],
+        group_name="models",
+        kinds={"safetensors"},
+        owners=OWNERS,
+        code_version=digest_code("base_models.py", "admission/gate.py"),
+        description="The base model: what was admitted, opened by digest and verified.",
+    )
+    def base_model(
+        context: dg.AssetExecutionContext, project: ProjectResource
+    ) -> dg.MaterializeResult:
+        place, digest = project.open(), find_digest(context, "base_model_admission")
+        source = load_base_model_source(place.root / "base_models", params.base_model)
+        model = record_base_model(open_gate(place), source, digest)
         return materialised(
             model.digest,
-            {},
+            {"base_model_admission": digest},
             {
                 "uri": source.uri,
-                "sha256": fetched.sha256,
+                "sha256": source.sha256,
                 "licence": source.licence,
                 "publisher": source.publisher,
                 "files": tabulate([entry.model_dump() for entry in model.files]),
@@ -48,7 +66,7 @@ def build_base_model(params: Params) -> dg.AssetsDefinition:
             },
         )
 
-    return base_model
+    return [base_model_admission, base_model]
 
 
 def build_fine_tuned_model(params: Params) -> dg.AssetsDefinition:

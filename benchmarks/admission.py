@@ -4,15 +4,18 @@
     python benchmarks/admission.py --speed MEGABYTES
 
 The manifest is a CSV with the columns `path` (or `file`) and `label` (malicious or benign), and
-perhaps `format`. Files are scanned and never loaded. `blocked` is whatever is not admitted. Wrong
-is a malicious file that is admitted, and a benign one that is rejected. picklescan and fickling
-are asked where they are installed.
+perhaps `format`. Files are scanned and never loaded. Wrong is a malicious file that is admitted,
+and a benign one that is rejected. picklescan (`scan_file_path`) and fickling (`check_safety`) are
+asked where they are installed, for each file in a process of its own with a limit of time and
+memory. What they could not look at (an error, the limit) is counted apart from what they flag.
 """
 
 import argparse
 import csv
 import hashlib
 import importlib
+import multiprocessing
+import os
 import resource
 import tempfile
 import time
@@ -21,6 +24,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pedigree.admission.scan import scan_path
+
+_PEER_SECONDS = 20
+_PEER_BYTES = 4 << 30
 
 
 def main() -> None:
@@ -59,7 +65,7 @@ def compare(folder: Path, manifest: Path, misses: bool) -> None:
             print(f"{row['label']} {name}: {scan.outcome}", *[f.reason for f in scan.findings[:3]])
         for peer, flags in peers.items():
             if flags is not None:
-                counts[peer] += flags(folder / name)
+                counts[f"{peer}: {_ask(flags, folder / name)}"] += 1
     seconds = time.perf_counter() - began
     known = [peer for peer, flags in peers.items() if flags is not None]
     _print_table(table, known)
@@ -68,7 +74,8 @@ def compare(folder: Path, manifest: Path, misses: bool) -> None:
 
 
 def _print_table(table: dict[tuple[str, str], Counter[str]], peers: list[str]) -> None:
-    columns = ["files", "admitted", "quarantined", "rejected", "wrong", *peers]
+    columns = ["files", "rejected", "quarantined", "admitted", "wrong"]
+    columns += [f"{peer}: {answer}" for peer in peers for answer in ("flagged", "not looked at")]
     print("| format | label | " + " | ".join(columns) + " |")
     print("|---|---|" + "---|" * len(columns))
     for kind, label in sorted(table):
@@ -82,30 +89,56 @@ def _print_table(table: dict[tuple[str, str], Counter[str]], peers: list[str]) -
         print(f"| all | {label} | " + " | ".join(str(total[c]) for c in columns) + " |")
 
 
-def _picklescan() -> Callable[[Path], bool] | None:
+def _ask(flags: Callable[[Path], str], path: Path) -> str:
+    """Return a peer's answer, from a process of its own: `flagged`, `clean` or `not looked at`."""
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+
+    def answer() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (_PEER_BYTES, _PEER_BYTES))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        try:
+            queue.put(flags(path))
+        except BaseException:
+            queue.put("not looked at")
+
+    process = context.Process(target=answer)
+    process.start()
+    process.join(_PEER_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    return "not looked at" if queue.empty() else queue.get()
+
+
+def _picklescan() -> Callable[[Path], str] | None:
     try:
         scanner = importlib.import_module("picklescan.scanner")
     except ModuleNotFoundError:
         return None
-    return lambda path: scanner.scan_file_path(str(path)).issues_count > 0
+
+    def flags(path: Path) -> str:
+        found = scanner.scan_file_path(str(path))
+        if found.issues_count:
+            return "flagged"
+        return "clean" if found.scanned_files and not found.scan_err else "not looked at"
+
+    return flags
 
 
-def _fickling() -> Callable[[Path], bool] | None:
+def _fickling() -> Callable[[Path], str] | None:
     try:
-        loader = importlib.import_module("fickling.loader")
         analysis = importlib.import_module("fickling.analysis")
-        pickle = importlib.import_module("fickling.fickle")
+        pickles = importlib.import_module("fickling.fickle")
     except ModuleNotFoundError:
         return None
-    del loader
 
-    def flags(path: Path) -> bool:
-        try:
-            with path.open("rb") as stream:
-                parsed = pickle.Pickled.load(stream)
-            return not bool(analysis.check_safety(parsed))
-        except Exception:
-            return True  # what it cannot parse, it refuses
+    def flags(path: Path) -> str:
+        with path.open("rb") as stream:
+            parsed = pickles.Pickled.load(stream)
+        safe = analysis.check_safety(parsed).severity == analysis.Severity.LIKELY_SAFE
+        return "clean" if safe else "flagged"
 
     return flags
 

@@ -78,7 +78,7 @@ def compare_loops(project: Project, record: TrainingRecord, steps: int, pairs: i
     rows = TrainingRows(
         columns["row_id"], columns["text"], [labels.index(one) for one in columns["label"]]
     )
-    base = project.base_models / record.inputs.base.digest.removeprefix("sha256:")
+    base = project.admitted / record.inputs.base.digest.removeprefix("sha256:")
     device = prepare(params)
 
     def product() -> int:
@@ -151,7 +151,7 @@ def _run(project: Project, record: TrainingRecord, params: TrainingParams) -> in
             labels=record.inputs.labels,
             snapshots=project.snapshots("training").resolve(),
             snapshot=record.inputs.training.digest,
-            base_models=project.base_models.resolve(),
+            base_models=project.admitted.resolve(),
             base=record.inputs.base.digest,
             configuration="benchmark",
             checkpoints=Path(folder) / "checkpoints",

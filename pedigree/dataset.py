@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
+from pedigree.admission.trying import refuse_trials
 from pedigree.curation import Curated, curate
 from pedigree.digests import JSON, hex_of
 from pedigree.documents import read_documents
@@ -62,6 +63,7 @@ def ingest_source(project: Project, source: Source, now: datetime) -> Ingested:
     Raises:
         GateClosed: its kind is denied by default, and no reviewer approved it.
         VerificationFailed: the bytes are not the pinned ones.
+        GateClosed: they are what an unverified model said.
         PedigreeError: the source cannot be reached or read as declared.
     """
     store = open_store(project, project.policy(), write=True)
@@ -75,6 +77,8 @@ def ingest_source(project: Project, source: Source, now: datetime) -> Ingested:
         cache=project.download_cache,
         now=now,
     )
+    store = open_store(project, project.policy(), write=True)
+    refuse_trials(store, [entry.sha256 for entry, _ in fetched.files], source.id)
     table = read_documents(source, fetched)
     documents = freeze_snapshot(table, project.tables(source.zone), source.zone)
     declared = source.model_dump(mode="json", exclude={"format", "columns", "labels", "ratings"})

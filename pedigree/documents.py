@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from pedigree.archives import read_member
 from pedigree.digests import canonical_json, sha256_hex
-from pedigree.errors import PedigreeError
+from pedigree.errors import GateClosed, PedigreeError
 from pedigree.fetching import Fetched
 from pedigree.sources import Format, Labels, Ratings, Source
 
@@ -47,6 +47,7 @@ RAW_SCHEMA = pa.schema(
 )
 
 
+_UNVERIFIED = "unverified"  # as `pedigree.admission.trying` writes it
 _ROLES = ("text", "label", "key", "annotator", "collected_at")
 
 
@@ -89,6 +90,7 @@ def read_documents(source: Source, fetched: Fetched) -> pa.Table:
 
 def _read_file(source: Source, data: bytes | Path, where: str) -> dict[str, list[Any]]:
     table = read_table(data, source.format, where)
+    _refuse_unverified(table, where)
     rows: dict[str, list[Any]] = {}
     for role in _ROLES:
         column = cast(str | None, getattr(source.columns, role))
@@ -101,6 +103,18 @@ def _read_file(source: Source, data: bytes | Path, where: str) -> dict[str, list
     rows["label"] = _read_labels(source, rows["label"], data, where)
     rows["collected_at"] = read_times(rows["collected_at"], where)
     return rows
+
+
+def _refuse_unverified(table: pa.Table, where: str) -> None:
+    """Refuse rows that `pedigree try` marked: a model that nobody vouches for said them."""
+    if _UNVERIFIED not in table.column_names:
+        return
+    marked = table.num_rows - table.column(_UNVERIFIED).null_count
+    if marked:
+        raise GateClosed(
+            f"{where} has {marked} rows with the mark {_UNVERIFIED!r}: they are what an unverified "
+            "model said, and may not become data. Take another source."
+        )
 
 
 def read_times(values: Sequence[str | None], where: str) -> list[str | None]:

@@ -213,6 +213,15 @@ def inspect_preferences(
     ]
 
 
+def read_texts(path: Path, column: str) -> list[str]:
+    """Return the texts of a CSV, TSV, JSONL or Parquet file.
+
+    Raises:
+        PedigreeError: there is no such file or column, or a row without a text.
+    """
+    return _require(_read(path), column, "text", str(path))
+
+
 def _read(path: Path) -> pa.Table:
     if not path.is_file():
         raise PedigreeError(f"{path} is no file: name a CSV, TSV, JSONL or Parquet file.")

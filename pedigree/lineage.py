@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from pedigree.admission.transitions import find_newest_passage
 from pedigree.digests import JSON
 from pedigree.errors import VerificationFailed
 from pedigree.evidence.revocations import find_revocations
@@ -107,7 +108,19 @@ def _explain_base(
         "publisher": said["publisher"] if said else UNKNOWN,
         "licence": said["licence"] if said else UNKNOWN,
         "fetched_on": said["fetchedOn"] if said else UNKNOWN,
+        "admission": _explain_admission(store, answers, base.digest),
     }
+
+
+def _explain_admission(store: EvidenceStore, answers: Answers, digest: str) -> str:
+    """Return what the gate said of a base model last; models from before the gate have nothing."""
+    statements, problems = store.about(digest, "admission")
+    if problems:
+        return answers.unknown(f"whether the base model {digest} was admitted")
+    if not statements:
+        return "none: it came in before there was a gate"
+    decision = find_newest_passage(store, digest)[-1].predicate
+    return f"{decision['state']} on {decision['decidedOn']}"
 
 
 def _explain_changes(record: TrainingRecord) -> dict[str, JSON]:

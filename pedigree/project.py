@@ -68,9 +68,19 @@ class Project:
         return self.downloads or self.root / ".pedigree" / "downloads"
 
     @property
-    def base_models(self) -> Path:
-        """Where admitted base models lie, each in a folder named by its digest."""
-        return self.root / "models" / "base"
+    def admitted(self) -> Path:
+        """Where admitted artifacts lie, each in a folder named by its digest."""
+        return self.root / ".pedigree" / "artifacts"
+
+    @property
+    def quarantined(self) -> Path:
+        """Where quarantined artifacts lie, apart from what may be loaded."""
+        return self.root / ".pedigree" / "quarantine"
+
+    @property
+    def outside(self) -> Path:
+        """Where fetched packages of models and what is just coming in lie."""
+        return self.root / ".pedigree" / "outside"
 
     @property
     def evidence(self) -> Path:

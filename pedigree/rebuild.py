@@ -23,13 +23,15 @@ from typing import Any, Literal, TypeAlias, cast
 
 from pydantic import TypeAdapter
 
-from pedigree.base_models import fetch_base_model, load_base_model_source, open_base_model
+from pedigree.admission.gate import Gate, admit_artifact, open_gate, require_admitted
+from pedigree.admission.pins import Pin
+from pedigree.admission.transitions import find_decision
+from pedigree.base_models import admit_base_model, load_base_model_source, open_base_model
 from pedigree.capture import find_code_root
 from pedigree.digests import JSON, Manifest, digest_manifest, digest_tree, hex_of
 from pedigree.environments import prepare_environment
 from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
 from pedigree.evidence.store import EvidenceStore, Statement, open_store
-from pedigree.fetching import resolve_uri
 from pedigree.project import Project
 from pedigree.settings import parse_settings
 from pedigree.snapshots import open_snapshot
@@ -151,7 +153,7 @@ def rebuild_model(
             code_root=tree,
             predicate=recorded.predicate,
             snapshots=project.snapshots("training"),
-            base_models=project.base_models,
+            base_models=project.admitted,
             out=tree.parent / "model",
         )
         pins = {**inherit(inherited), **keep_pins(record.environment_variables)}
@@ -243,19 +245,32 @@ def _have_snapshot(project: Project, snapshot: SnapshotInput) -> None:
 
 
 def _have_base(project: Project, record: TrainingRecord, tree: Path, now: datetime) -> None:
-    """Make sure that the base model is here, from the pin of the recorded commit if need be."""
+    """Make sure that the base model is here and admitted, from the recorded pin if need be."""
     base = record.inputs.base
+    gate = open_gate(project)
+    if find_decision(gate.store, base.digest, gate.policy)[0] is None:
+        try:  # what an older gate let in is judged again
+            kept = open_base_model(base.digest, project.admitted)
+            admit_artifact(kept.path, gate, now, pin=Pin(base.digest, "the training record"))
+        except EvidenceMissing:
+            _fetch_base(gate, record, tree, now)
+    require_admitted(gate.store, base.digest, gate.policy)
     try:
-        open_base_model(base.digest, project.base_models)
+        open_base_model(base.digest, project.admitted)
     except EvidenceMissing:
-        source = load_base_model_source(tree / "base_models", base.id)
-        source = source.model_copy(update={"uri": resolve_uri(source.uri, tree)})
-        found, _ = fetch_base_model(source, project.base_models, project.download_cache, now)
-        if found.digest != base.digest:
-            raise VerificationFailed(
-                f"The base model {base.id} of the recorded commit is {found.digest}, but the "
-                f"record says {base.digest}."
-            ) from None
+        _fetch_base(gate, record, tree, now)
+
+
+def _fetch_base(gate: Gate, record: TrainingRecord, tree: Path, now: datetime) -> None:
+    base = record.inputs.base
+    source = load_base_model_source(tree / "base_models", base.id)
+    found = admit_base_model(gate, source, tree, now)
+    found.require(f"The base model {base.id} of the recorded commit")
+    if found.digest != base.digest:
+        raise VerificationFailed(
+            f"The base model {base.id} of the recorded commit is {found.digest}, but the "
+            f"record says {base.digest}."
+        )
 
 
 def _find_differences(record: TrainingRecord, result: Mapping[str, Any]) -> tuple[str, ...]:

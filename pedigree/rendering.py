@@ -31,6 +31,7 @@ def _base(answer: dict[str, Any]) -> list[str]:
             f"   from {answer['from']} (file sha256:{answer['file_sha256']})",
             f"   published by {answer['publisher']}, licence {answer['licence']}, fetched on "
             f"{answer['fetched_on']}",
+            f"   admission: {answer['admission']}",
         ]
     return lines
 

@@ -14,6 +14,7 @@ from assets.model import (
 )
 from assets.release import production_model
 from assets.resources import ProjectResource
+from checks.artifacts import build_admission_checks
 from checks.data import (
     annotator_manipulation,
     build_history_checks,
@@ -44,7 +45,7 @@ def build_definitions(project: Project) -> dg.Definitions:
             *[build_raw_documents(source) for source in sources.values()],
             build_curated_documents(sources, params.curation),
             build_snapshots(params.split),
-            build_base_model(params),
+            *build_base_model(params),
             build_fine_tuned_model(params),
             model_evaluation,
             model_attestation,
@@ -58,6 +59,7 @@ def build_definitions(project: Project) -> dg.Definitions:
             flattering_rows,
             annotator_manipulation,
             *build_history_checks(),
+            *build_admission_checks(),
             weights_are_finite,
             environment_matches_lock,
             evaluation_accuracy,

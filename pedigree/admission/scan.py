@@ -9,6 +9,7 @@ scan that fails, or that stops at a limit, is a finding.
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from pedigree.admission import (
@@ -24,7 +25,10 @@ from pedigree.admission import (
 )
 from pedigree.admission.blobs import Blob
 from pedigree.admission.content import also_a_zip, read_text, reads_as_code, recognise
+from pedigree.admission.publishers import Publishers
 from pedigree.admission.receiving import Received, receive
+from pedigree.admission.signature_files import take_signature
+from pedigree.admission.signatures import verify_signature
 from pedigree.admission.templates import judge_template
 from pedigree.admission.verdict import Limits, Report, Scan, ScannedFile, TooMuch, show
 from pedigree.digests import sha256_hex
@@ -54,9 +58,19 @@ def scan_path(path: Path, store: Path | None = None, limits: Limits | None = Non
         PedigreeError: there is nothing at `path`, or no room for the copy.
     """
     if store is not None:
-        return scan_received(receive(path, store), limits)
+        return _scan_unpinned(receive(path, store), limits)
     with tempfile.TemporaryDirectory(prefix="pedigree-admission-") as folder:
-        return scan_received(receive(path, Path(folder)), limits)
+        return _scan_unpinned(receive(path, Path(folder)), limits)
+
+
+def _scan_unpinned(received: Received, limits: Limits | None) -> Scan:
+    """Judge what was received where no publisher is known: a signature can only speak against."""
+    received, files = take_signature(received)
+    refused = verify_signature(received, files, Publishers(), None).findings
+    scan = scan_received(received, limits)
+    if not refused:
+        return scan
+    return replace(scan, outcome="rejected", findings=(*refused, *scan.findings))
 
 
 def scan_received(received: Received, limits: Limits | None = None) -> Scan:

@@ -47,6 +47,7 @@ ALLOWED: tuple[Allowed, ...] = (
         r"(tokenizer|spiece|sentencepiece(\.bpe)?|sentence|source|target)\.(model|spm)",
         frozenset({"sentencepiece", "text"}),
     ),
+    _allow("declaration", r"adapter\.yaml", frozenset({"text"})),
     _allow(
         "document",
         r"(README|LICEN[CS]E|NOTICE|COPYING|MODEL_CARD|USE_POLICY|CITATION|CHANGELOG|AUTHORS)"

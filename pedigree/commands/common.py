@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from pedigree.errors import PedigreeError
 from pedigree.project import Project, find_project
 
 if TYPE_CHECKING:
@@ -20,6 +21,14 @@ def open_project(options: argparse.Namespace) -> Project:
     return find_project(
         options.project, Path(downloads) if downloads else None, variables=dict(os.environ)
     )
+
+
+def find_open_project(options: argparse.Namespace) -> Project | None:
+    """Return the project that the command was called in, or None outside of one."""
+    try:
+        return open_project(options)
+    except PedigreeError:
+        return None
 
 
 def print_json(value: Any) -> None:

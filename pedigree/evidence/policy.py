@@ -284,6 +284,24 @@ class KeyPolicy(Settings):
     accept_development_keys: bool = False
 
 
+class AdmissionPolicy(Settings):
+    """What the gate demands of outside artifacts; `trust/publishers.yaml` names publishers."""
+
+    minimum_isolation: Literal["landlock+seccomp", "bubblewrap+landlock+seccomp"] = Field(
+        default="landlock+seccomp", description="below it, nothing is opened in the sandbox"
+    )
+    require_signature: bool = Field(
+        default=False, description="whether a pinned publisher must have signed an artifact"
+    )
+    formats: tuple[Literal["safetensors", "onnx", "gguf"], ...] = Field(
+        default=("safetensors", "onnx", "gguf"), min_length=1, description="of weights"
+    )
+
+    def digest(self) -> str:
+        """Return the digest that an admission is bound to."""
+        return digest_json(self.model_dump(mode="json"))
+
+
 class Demands(Settings):
     """What a gate demands. An empty list of checks would let everything through: refused."""
 
@@ -350,6 +368,7 @@ class Policy(Settings):
     )
     record_refusals: bool = Field(default=True, description="sign and keep each refused promotion")
     checks: CheckLimits = CheckLimits()
+    admission: AdmissionPolicy = AdmissionPolicy()
     training: Demands
     evaluation: Demands
     environments: dict[str, EnvironmentDemands]

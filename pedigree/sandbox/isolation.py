@@ -54,6 +54,11 @@ class Isolation:
         }
 
 
+def level_of(label: str) -> Level:
+    """Return the level that a policy names."""
+    return next(level for level in Level if level.label == label)
+
+
 def layers_of(level: Level) -> tuple[str, ...]:
     """Return the layers that a level consists of."""
     if level is Level.BUBBLEWRAP:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from pedigree.admission.gate import require_admitted
 from pedigree.base_models import BaseModelSource, open_base_model
 from pedigree.capture import capture_code, capture_environment, find_code_root, read_diff
 from pedigree.digests import Manifest, digest_file, hex_of
@@ -51,7 +52,7 @@ def gather_inputs(
 ) -> TrainingInputs:
     """Open what training reads, by digest, and describe all that decides the weights."""
     root = find_code_root(project.root)
-    open_base_model(base, project.base_models)
+    open_base_model(base, project.admitted)
     return TrainingInputs(
         params=params.train,
         labels=declared_labels(project),
@@ -124,7 +125,8 @@ def train_model(
         inherited: environment for the worker to take its few harmless variables from.
 
     Raises:
-        GateClosed: a verdict that the policy requires of the data is missing, failed or stale.
+        GateClosed: a verdict that the policy requires of the data is missing, failed or stale, or
+            the base model was not admitted.
     """
     policy = project.policy()
     store = open_store(project, policy)
@@ -142,6 +144,7 @@ def train_model(
         clock(),
         {"evaluation_snapshot": evaluation},
     )
+    require_admitted(store, base, policy)
     with confined("training"):
         inputs = gather_inputs(project, params, training, base, source)
     diff = read_diff(find_code_root(project.root), inputs.code.changed_files)
@@ -172,7 +175,7 @@ def train_model(
             labels=inputs.labels,
             snapshots=project.snapshots("training"),
             snapshot=training,
-            base_models=project.base_models,
+            base_models=project.admitted,
             base=base,
             configuration=configuration,
             checkpoints=work / "checkpoints",

@@ -141,7 +141,7 @@ def test_a_removed_verdict_is_unknown_and_exits_3(trained_copy: Project) -> None
     ]
 
 
-@pytest.mark.parametrize("kind", ["base-model", "snapshot", "curation", "source"])
+@pytest.mark.parametrize("kind", ["base-model", "admission", "snapshot", "curation", "source"])
 def test_each_removed_link_is_unknown(trained_copy: Project, kind: str) -> None:
     paths = list(trained_copy.evidence.glob(f"*/{kind}-*.dsse.json"))
     assert paths

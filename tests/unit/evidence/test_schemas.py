@@ -58,6 +58,16 @@ WRITTEN_BY_HAND: dict[str, dict[str, Any]] = {
         "commit": None, "environment": "this one", "hardware": {"threads": 1},
         "recordWasSigned": True, "rebuiltOn": NOW,
     },
+    "adapter": {
+        "id": "support", "scope": "tickets", "publisher": "us", "training": "on tickets",
+        "licence": "MIT", "base": DIGEST, "rank": 4, "targetModules": ["query"],
+        "modulesToSave": [], "tensors": 4, "received": DIGEST, "admission": DIGEST,
+        "registeredOn": NOW,
+    },
+    "trial": {
+        "unverified": True, "model": DIGEST, "rows": 3, "isolation": {"level": "landlock"},
+        "triedOn": NOW,
+    },
     "refusal": {**SUMMARY, "verificationResult": "FAILED", "reasons": ["weights are missing"]},
 }  # fmt: skip
 
@@ -101,7 +111,7 @@ def test_every_kind_has_a_valid_schema_and_no_other_has() -> None:
         closed = schema["properties"]["predicate"].get("additionalProperties") is False
         assert closed is own, kind
         assert schema["additionalProperties"] is False
-    with pytest.raises(PedigreeError, match="known are approval"):
+    with pytest.raises(PedigreeError, match="known are adapter"):
         read_schema("../store")
 
 
@@ -157,6 +167,9 @@ def test_a_changed_statement_is_refused(kind: str, examples: dict[str, dict[str,
         ("promotion", ("inputAttestations", 0, "digest"), {}),
         ("verdict", ("result",), "GOOD"),
         ("rebuild", ("verdict",), "reproducible"),
+        ("trial", ("unverified",), False),
+        ("admission", ("state",), "pinned"),
+        ("admission", ("tools", "gate-code"), HEX),
     ],
 )
 def test_what_lies_deeper_is_looked_at_too(
