@@ -21,7 +21,7 @@ from pedigree.admission.transitions import find_manifest, read_passage
 from pedigree.archives import read_member
 from pedigree.digests import JSON, hex_of
 from pedigree.errors import PedigreeError
-from pedigree.fetching import Fetched, fetch_pinned, resolve_uri
+from pedigree.fetching import Fetched, describe_uri, fetch_pinned, resolve_uri
 from pedigree.files import PARTIAL
 from pedigree.settings import Settings, parse_settings, read_yaml
 
@@ -150,7 +150,7 @@ def admit_base_model(gate: Gate, source: BaseModelSource, root: Path, now: datet
             now,
             pin=_pin_of(source, gate),
             signature=source.signature.read(root) if source.signature else None,
-            origin=_origin(source, fetched),
+            origin=_origin(source, fetched, root),
         )
 
 
@@ -169,6 +169,7 @@ def record_base_model(gate: Gate, source: BaseModelSource, digest: str) -> Artif
         [{"name": source.id, "digest": {"sha256": hex_of(digest)}}],
         {
             **source.model_dump(mode="json", include=_SIGNED_FIELDS),
+            "uri": describe_uri(source.uri, gate.project.root),
             **{name: origin.get(name) for name in ("uriDigest", "revision", "fetchedOn")},
             "files": [entry.model_dump() for entry in model.files],
             "admission": {"sha256": hex_of(decision.digest)},
@@ -177,9 +178,9 @@ def record_base_model(gate: Gate, source: BaseModelSource, digest: str) -> Artif
     return model
 
 
-def _origin(source: BaseModelSource, fetched: Fetched) -> dict[str, JSON]:
+def _origin(source: BaseModelSource, fetched: Fetched, root: Path) -> dict[str, JSON]:
     return {
-        "uri": source.uri,
+        "uri": describe_uri(source.uri, root),
         "uriDigest": {"sha256": fetched.sha256},
         "revision": fetched.revision,
         "fetchedOn": fetched.fetched_at,

@@ -143,10 +143,17 @@ def capture_environment(root: Path) -> Environment:
 
 
 def _repository(root: Path) -> str | None:
-    """Return the remote's address without user name, password, token or query."""
+    """Return the remote's address without user name, password, token or query.
+
+    A remote on this machine is no address: of it only `local:NAME` is told.
+    """
     url = _git(root, "remote", "get-url", "origin")
-    if url is None or "://" not in url:
-        return url
+    if url is None:
+        return None
+    if url.startswith(("file:", "/", ".", "~")) or ":" not in url:
+        return f"local:{url.rstrip('/').rpartition('/')[2]}"
+    if "://" not in url:
+        return url  # the form HOST:PATH of ssh
     scheme, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     path = path.partition("?")[0]

@@ -28,7 +28,7 @@ from pedigree.exclusions import (
     read_exclusions,
     require_known,
 )
-from pedigree.fetching import Fetched, fetch_pinned, resolve_uri
+from pedigree.fetching import Fetched, describe_uri, fetch_pinned, resolve_uri
 from pedigree.neighbours.local import FindNeighbours, find_near_duplicates
 from pedigree.params import CurationParams, SplitParams
 from pedigree.project import Project, Zone
@@ -95,6 +95,7 @@ def ingest_source(project: Project, source: Source, now: datetime) -> Ingested:
         [{"name": f"raw_documents/{source.id}", "digest": {"sha256": hex_of(documents.digest)}}],
         {
             **declared,
+            "uri": describe_uri(source.uri, project.root),
             "files": [entry.model_dump() for entry, _ in fetched.files],
             "revision": fetched.revision,
             "fetchedOn": fetched.fetched_at,

@@ -7,6 +7,7 @@ people at different times (split-view poisoning, Carlini et al. 2023, arXiv:2302
 """
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -47,6 +48,37 @@ def resolve_uri(uri: str, root: Path) -> str:
     if "://" in uri or uri.startswith("package:"):
         return uri
     return str(root / uri)
+
+
+def describe_uri(uri: str, root: Path | None = None) -> str:
+    """Return a declared URI as others may read it: no folder of this machine, no password.
+
+    A file in the project is named from the project's folder, of one elsewhere only `local:NAME` is
+    left. What can be fetched from anywhere stays as it is declared, but for `USER:PASSWORD@`.
+    """
+    # fsspec chains by "::", such as simplecache::file:///home/me/a.csv.
+    return "::".join(_describe_part(part, root) for part in uri.split("::"))
+
+
+def is_local(described: str) -> bool:
+    """Whether `describe_uri` left only the name of a file that lies outside the project."""
+    return any(re.match(r"local:[^/]", part) for part in described.split("::"))
+
+
+def _describe_part(uri: str, root: Path | None) -> str:
+    scheme, colon, path = uri.partition("://")
+    if not colon:
+        scheme, path = ("", uri) if not uri.startswith(("file:", "local:/")) else uri.split(":", 1)
+    if scheme in ("http", "https", "ftp", "sftp", "ssh"):
+        host, slash, rest = path.partition("/")
+        return f"{scheme}://{host.rpartition('@')[2]}{slash}{rest}"
+    if uri.startswith("package:") or scheme not in ("", "file", "local"):
+        return uri
+    place = os.path.normpath((root or Path()) / path)
+    if root is not None and Path(place).is_relative_to(root):
+        return Path(place).relative_to(root).as_posix()
+    outside = os.path.isabs(place) or place.startswith("..")
+    return f"local:{os.path.basename(place)}" if outside else place
 
 
 def fetch_pinned(

@@ -422,7 +422,8 @@ def test_a_source_is_traced_to_models_and_environments(trained_copy: Project) ->
 def test_an_export_verifies_with_openssl_alone_and_a_row_is_proven(
     trained_copy: Project, tmp_path: Path
 ) -> None:
-    code, out, error = _pedigree(trained_copy.root, "export", "production", "--out", "there")
+    export = ("export", "production", "--out", "there", "--report", "annex-iv")
+    code, out, error = _pedigree(trained_copy.root, *export, "--report", "gpai-summary")
     assert code == 0, error
     assert "signed claims" in out
     folder = trained_copy.root / "there"
@@ -434,3 +435,13 @@ def test_an_export_verifies_with_openssl_alone_and_a_row_is_proven(
     code, out, error = _pedigree(trained_copy.root, "prove", row, "--in", snapshot.name[:16])
     assert code == 0, error
     assert json.loads(out)["row_id"] == row
+    assert (folder / "report-annex-iv.md").read_text().startswith("# Technical documentation")
+    assert (folder / "report-gpai-summary.md").is_file()
+    assert _pedigree(trained_copy.root, "export", "production", "--report", "other")[0] == 2
+
+    (trained_copy.root / "proof").write_text(out)
+    trust = ("--claims", str(folder / "claims.jsonl"), "--key", str(key))
+    code, out, error = _pedigree(trained_copy.root, "verify", "proof", *trust)
+    assert code == 0, error
+    assert f"Row {row} is included among the 256 rows" in out
+    assert f"They are snapshot sha256:{snapshot.name}" in out

@@ -25,8 +25,12 @@ def add_commands(commands: Commands) -> None:
     why.add_argument("--json", action="store_true")
     why.set_defaults(command=_why)
 
-    verify = commands.add_parser("verify", help="a model's files against its signed record")
-    verify.add_argument("model", metavar="MODEL|DIR")
+    verify = commands.add_parser(
+        "verify", help="a model's files against its signed record, or a proof about a row"
+    )
+    verify.add_argument("model", metavar="MODEL|DIR|PROOF")
+    verify.add_argument("--claims", type=Path, metavar="FILE", help="of a PROOF: signed statements")
+    verify.add_argument("--key", type=Path, metavar="PEM", help="of a PROOF: who is trusted")
     verify.add_argument("--json", action="store_true")
     verify.set_defaults(command=_verify)
 
@@ -62,6 +66,13 @@ def add_commands(commands: Commands) -> None:
     export = commands.add_parser("export", help="one folder that verifies without Pedigree")
     export.add_argument("model", metavar="MODEL")
     export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    export.add_argument(
+        "--report",
+        action="append",
+        default=[],
+        choices=("annex-iv", "gpai-summary"),
+        help="add a report for regulators; may be given twice",
+    )
     export.set_defaults(command=_export)
 
 
@@ -106,6 +117,49 @@ def _why(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    # What lies there decides: a proof needs no project, and its file may have any name.
+    if Path(options.model).is_file():
+        return _verify_proof(options)
+    if options.claims or options.key:
+        raise PedigreeError(
+            f"--claims and --key are for a proof, and there is no file {options.model}: give the "
+            "file that `pedigree prove` wrote."
+        )
+    return _verify_model(options)
+
+
+def _verify_proof(options: argparse.Namespace) -> int:
+    from pedigree.proof_verification import verify_proof_file
+
+    verified = verify_proof_file(Path(options.model), options.claims, options.key)
+    proof = verified.proof
+    if options.json:
+        print_json(
+            {
+                "claim": proof.claim,
+                "row_id": proof.row_id,
+                "merkle_root": proof.merkle_root,
+                "rows": proof.rows,
+                "snapshot": verified.snapshot,
+                "key_id": verified.key_id,
+            }
+        )
+        return 0
+    tree = f"the {proof.rows} rows with Merkle root {proof.merkle_root}"
+    print(f"Row {proof.row_id} is {proof.claim} among {tree}.")
+    if verified.snapshot:
+        print(
+            f"  They are snapshot {verified.snapshot}, as the owner of key {verified.key_id} says"
+        )
+    else:
+        print(
+            "  Whether that is a snapshot's tree was not looked at: give --claims and --key, or "
+            "compare root and rows with the signed statement about the snapshot"
+        )
+    return 0
+
+
+def _verify_model(options: argparse.Namespace) -> int:
     from pedigree.evidence.store import open_store
     from pedigree.verification import verify_folder, verify_model
 
@@ -219,12 +273,18 @@ def _export(options: argparse.Namespace) -> int:
     project = open_project(options)
     policy = project.policy()
     model = find_model(open_store(project, policy), options.model, policy.environments)
-    made = export_model(project, model, options.out, datetime.now(UTC))
+    made = export_model(project, model, options.out, datetime.now(UTC), set(options.report))
     print(
         f"{made.folder}: {len(made.files)} files about {made.model}, {made.claims} signed claims.\n"
         f"Verify it elsewhere with a key that you got another way: sh verify.sh KEY.pem (key "
         f"{made.key_id})"
     )
+    if made.local_paths:
+        print(
+            "Its signed claims name paths of this machine, as older versions wrote, and cannot "
+            f"be edited: {', '.join(made.local_paths)}. Train again to have statements without.",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -12,6 +12,8 @@ from typing import Any, cast
 
 from pedigree.digests import JSON, hex_of
 from pedigree.exports.facts import Facts
+from pedigree.exports.licences import find_spdx
+from pedigree.fetching import describe_uri
 
 SPEC_VERSION = "1.7"
 # Serial numbers are UUIDs (version 5) of the model's digest in this namespace.
@@ -148,14 +150,19 @@ def _base(facts: Facts, ref: str = "") -> Object:
         "description": "Its tokenizer was used." if scratch else "Its weights were fine-tuned.",
         "licenses": _licences(base.licence),
         "properties": _properties(
-            {"digest": base.digest, "uri": base.uri, "uri:sha256": base.uri_sha256}
+            {
+                "digest": base.digest,
+                "uri": describe_uri(base.uri),
+                "uri:sha256": base.uri_sha256,
+            }
         ),
     }
 
 
 def _licences(declared: str) -> list[JSON]:
-    # As a name: what people declare need not be an identifier of SPDX.
-    return [{"license": {"name": declared}}]
+    # As a name, where it is no identifier of SPDX.
+    spdx = find_spdx(declared)
+    return [{"license": {"id": spdx} if spdx else {"name": declared}}]
 
 
 def _snapshot(zone: str, digest: str, rows: int) -> Object:

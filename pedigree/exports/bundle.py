@@ -5,8 +5,9 @@
     model.sig               OpenSSF Model Signing bundle over those files
     model-signing.pub.pem   the P-256 key of model.sig
     bom.cdx.json            CycloneDX 1.7 ML-BOM
-    croissant.json          Croissant 1.0 description of the training snapshot
+    croissant.json          Croissant 1.1 description of the training snapshot
     card.md                 model card with Hugging Face metadata
+    report-NAME.md          where one was asked for: annex-iv, gpai-summary
     verify.sh               sh verify.sh KEY.pem [MODEL_FOLDER]
     export.dsse.json        signed statement whose subjects are all files above
     export.message          the very bytes that were signed: the envelope's encoding
@@ -20,7 +21,7 @@ The last three say the same: openssl reads the last two, other DSSE tools the en
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files as resource_files
@@ -44,6 +45,8 @@ from pedigree.exports.card import write_card
 from pedigree.exports.croissant import describe_snapshot, read_parts
 from pedigree.exports.facts import Facts, collect_facts
 from pedigree.exports.model_signature import load_model_key, public_pem, sign_model
+from pedigree.exports.reports import Report, name_file, write_report
+from pedigree.fetching import describe_uri, is_local
 from pedigree.files import folder_written_atomically
 from pedigree.project import Project
 from pedigree.registry import require_unchanged
@@ -54,16 +57,27 @@ ENVELOPE, MESSAGE, SIGNATURE = "export.dsse.json", "export.message", "export.sig
 
 @dataclass(frozen=True)
 class Export:
-    """A folder that was written: what it is about, the key to verify it with, its signed files."""
+    """A folder that was written: what it is about, the key to verify it with, its signed files.
+
+    `local_paths` are paths of this machine in its claims. What is signed cannot be edited; only
+    older versions wrote such statements.
+    """
 
     folder: Path
     model: str
     key_id: str
     claims: int
     files: Manifest
+    local_paths: tuple[str, ...]
 
 
-def export_model(project: Project, digest: str, folder: Path, now: datetime) -> Export:
+def export_model(
+    project: Project,
+    digest: str,
+    folder: Path,
+    now: datetime,
+    reports: Collection[Report] = (),
+) -> Export:
     """Write the export of a model to `folder`, which must not exist or be empty.
 
     Args:
@@ -71,6 +85,7 @@ def export_model(project: Project, digest: str, folder: Path, now: datetime) -> 
         digest: the model's whole digest.
         folder: afterwards it is whole, or as it was.
         now: the time that the export states.
+        reports: what to add for regulators.
 
     Raises:
         EvidenceMissing: evidence, the model's files or its training snapshot are not here.
@@ -83,6 +98,7 @@ def export_model(project: Project, digest: str, folder: Path, now: datetime) -> 
     require_unchanged(project, facts.record)
     signer = _open_signer(project)
     content = _write_contents(project, facts, now)
+    content |= {name_file(one): write_report(one, facts, now).encode() for one in reports}
     signed = tuple(
         FileEntry(path=name, size=len(data), sha256=sha256_hex(data))
         for name, data in sorted(content.items())
@@ -102,7 +118,24 @@ def export_model(project: Project, digest: str, folder: Path, now: datetime) -> 
     if (folder / MESSAGE).read_bytes() != content[MESSAGE]:
         raise PedigreeError(f"Another export was written to {folder} meanwhile: give another one.")
     key = key_id(signer.public_key())
-    return Export(folder, digest, key, len(facts.claims), signed)
+    return Export(folder, digest, key, len(facts.claims), signed, find_local_paths(facts))
+
+
+def find_local_paths(facts: Facts) -> tuple[str, ...]:
+    """Return each address in the claims that is a path of the machine where it was signed."""
+    found = {uri for claim in facts.claims for uri in _addresses(claim.content)}
+    return tuple(sorted(uri for uri in found if is_local(describe_uri(uri)) and not is_local(uri)))
+
+
+def _addresses(value: JSON) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key in ("uri", "repository") and isinstance(item, str):
+                yield item
+            yield from _addresses(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _addresses(item)
 
 
 def _open_signer(project: Project) -> Ed25519PrivateKey:
@@ -139,7 +172,7 @@ def _write_contents(project: Project, facts: Facts, now: datetime) -> dict[str, 
         "model.sig": sign_model(record.model_name, record.model_files, key) + b"\n",
         "model-signing.pub.pem": public_pem(key.public_key()),
         "bom.cdx.json": _pretty(describe_bom(facts, now)),
-        "croissant.json": _pretty(describe_snapshot(facts, parts)),
+        "croissant.json": _pretty(describe_snapshot(facts, parts, now)),
         "card.md": write_card(facts).encode(),
         "verify.sh": read_script(),
     }

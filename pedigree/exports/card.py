@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from pedigree.digests import hex_of
 from pedigree.exports.facts import Facts
 
 
@@ -15,7 +16,7 @@ def write_card(facts: Facts) -> str:
     """Return the card: YAML metadata between two lines ``---``, then Markdown."""
     parts = (_uses(), _made_of(facts), _data(facts), _results(facts), _release(facts), _verify())
     metadata = yaml.safe_dump(_metadata(facts), sort_keys=True, allow_unicode=True)
-    title = f"# {_text(facts.record.model_name)}\n\nModel `{facts.model}`.\n"
+    title = f"# {escape_text(facts.record.model_name)}\n\nModel `{facts.model}`.\n"
     return "\n".join([f"---\n{metadata}---\n", title, *parts])
 
 
@@ -25,6 +26,7 @@ def _metadata(facts: Facts) -> dict[str, Any]:
         "pipeline_tag": "text-classification",
         "library_name": "transformers",
         "tags": ["pedigree"],
+        "license": "unknown",  # the Hub's word: no statement says how the model is licensed
         "datasets": sorted({str(one["source"]) for one in facts.sources}),
     }
     if record.inputs.params.method != "scratch":
@@ -34,7 +36,9 @@ def _metadata(facts: Facts) -> dict[str, Any]:
             "task": {"type": "text-classification"},
             "dataset": {
                 "name": "evaluation snapshot",
-                "type": record.evaluation_snapshot.digest,
+                # The Hub takes no colon here; the digest is what tells which data it was.
+                "type": "evaluation_snapshot",
+                "revision": hex_of(record.evaluation_snapshot.digest),
             },
             "metrics": [{"type": "accuracy", "value": facts.evaluation.predicate["accuracy"]}],
         }
@@ -42,14 +46,19 @@ def _metadata(facts: Facts) -> dict[str, Any]:
     return said
 
 
-def _text(value: object) -> str:
+def escape_text(value: object) -> str:
     """Return `value` on one line, with what Markdown and HTML would read as markup escaped."""
     line = " ".join(str(value).split())
     return "".join(f"\\{char}" if char in "\\|<>[]`*_#" else char for char in line)
 
 
-def _table(heading: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [heading, ["---"] * len(heading), *[[_text(cell) for cell in row] for row in rows]]
+def format_table(heading: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a Markdown table whose cells are plain text."""
+    lines = [
+        heading,
+        ["---"] * len(heading),
+        *[[escape_text(cell) for cell in row] for row in rows],
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
@@ -75,7 +84,7 @@ def _made_of(facts: Facts) -> str:
         ("code", f"commit {code.commit}" + (", with uncommitted changes" if code.dirty else "")),
         ("trained on", f"{facts.record.started_on} to {facts.record.finished_on}"),
     ]
-    return "## What it is made of\n\n" + _table(("what", "value"), rows)
+    return "## What it is made of\n\n" + format_table(("what", "value"), rows)
 
 
 def _data(facts: Facts) -> str:
@@ -92,7 +101,7 @@ def _data(facts: Facts) -> str:
     rows = [[source[key] for key in keys] for source in facts.sources]
     return (
         f"## Training data\n\n{facts.record.inputs.training.rows} rows, snapshot "
-        f"`{facts.record.inputs.training.digest}`.\n\n{_table(heading, rows)}"
+        f"`{facts.record.inputs.training.digest}`.\n\n{format_table(heading, rows)}"
     )
 
 
@@ -106,7 +115,7 @@ def _results(facts: Facts) -> str:
             f"snapshot `{facts.record.evaluation_snapshot.digest}`.\n"
         )
     rows = [(one["result"], one["check"], one["on"], one["summary"]) for one in facts.verdicts]
-    checks = _table(("verdict", "check", "on", "summary"), rows)
+    checks = format_table(("verdict", "check", "on", "summary"), rows)
     return f"## Evaluation and checks\n\n{accuracy}\n{checks}"
 
 
@@ -118,7 +127,9 @@ def _release(facts: Facts) -> str:
         for one in facts.promotions
     ]
     marked = [(*row[:3], row[3] or "no one: the policy demanded no approval") for row in rows]
-    return "## Release\n\n" + _table(("environment", "version", "since", "approved by"), marked)
+    return "## Release\n\n" + format_table(
+        ("environment", "version", "since", "approved by"), marked
+    )
 
 
 def _verify() -> str:

@@ -1,10 +1,12 @@
-"""`croissant.json`: an MLCommons Croissant 1.0 description of a model's training snapshot.
+"""`croissant.json`: an MLCommons Croissant 1.1 description of a model's training snapshot.
 
 It names each Parquet part by its sha256 and size and each column by its type. The data itself is
 not exported: `contentUrl` is relative, so the description loads it from the snapshot's own folder.
 """
 
 import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,11 +14,14 @@ from pydantic import ValidationError
 
 from pedigree.digests import JSON, FileEntry, Manifest, digest_json, hex_of, sorted_manifest
 from pedigree.errors import EvidenceMissing, VerificationFailed
+from pedigree.exports import croissant_rai
 from pedigree.exports.facts import Facts
+from pedigree.exports.licences import licence_address
 
-CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
+CONFORMS_TO = ("http://mlcommons.org/croissant/1.1", croissant_rai.CONFORMS_TO)
 _TYPES = {"string": "sc:Text", "int64": "sc:Integer"}
-# The context of the Croissant 1.0 specification, section "Namespaces and JSON-LD context".
+# The context of the Croissant 1.1 specification, appendix "JSON-LD context"; it lets texts that are
+# in one language be plain strings.
 _CONTEXT: dict[str, JSON] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -27,13 +32,16 @@ _CONTEXT: dict[str, JSON] = {
     "conformsTo": "dct:conformsTo",
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "description": {"@container": "@language"},
     "examples": {"@id": "cr:examples", "@type": "@json"},
+    "name": {"@container": "@language"},
     **{
         name: f"cr:{name}"
         for name in (
-            "citeAs", "column", "extract", "field", "fileObject", "fileProperty", "fileSet",
-            "format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path",
-            "recordSet", "references", "regex", "repeated", "replace", "separator", "source",
+            "arrayShape", "citeAs", "column", "containedIn", "equivalentProperty", "extract",
+            "field", "fileObject", "fileProperty", "fileSet", "format", "includes", "isArray",
+            "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet",
+            "references", "regex", "repeated", "replace", "samplingRate", "separator", "source",
             "subField", "transform",
         )
     },
@@ -68,29 +76,51 @@ def read_parts(folder: Path, facts: Facts) -> Manifest:
     return files
 
 
-def describe_snapshot(facts: Facts, files: Manifest) -> dict[str, JSON]:
-    """Return the Croissant document; one record set a Parquet part."""
+def describe_snapshot(facts: Facts, files: Manifest, now: datetime) -> dict[str, JSON]:
+    """Return the Croissant document; one record set a Parquet part.
+
+    `now` is its date of publication: when the description left the project.
+    """
     digest = facts.record.inputs.training.digest
+    name = f"{facts.record.model_name}-training-snapshot"
     schema = cast(list[tuple[str, str]], facts.snapshot.predicate["schema"])
-    licences = sorted({str(source["licence"]) for source in facts.sources})
+    licences = sorted({licence_address(str(source["licence"])) for source in facts.sources})
     rows = ", ".join(f"{one['source']} ({one['rows']} rows)" for one in facts.sources)
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
-        "conformsTo": CONFORMS_TO,
-        "name": f"{facts.record.model_name}-training-snapshot",
+        "conformsTo": list(CONFORMS_TO),
+        "name": name,
         "description": f"The {facts.snapshot.predicate['rows']} rows that model {facts.model} was "
         f"trained on, from {rows}. Snapshot {digest}, Merkle root of the sorted row ids "
         f"{facts.snapshot.predicate['merkleRoot']}. The files are not part of the export.",
         "url": f"urn:pedigree:snapshot:{digest}",
-        "license": licences[0] if len(licences) == 1 else cast(JSON, licences),
+        # Semantic versions know no digest but as the build: what was frozen has one version.
+        "version": f"1.0.0+{hex_of(digest)}",
+        "datePublished": now.astimezone(UTC).date().isoformat(),
+        "citeAs": f"@misc{{{name}, title={{{name}}}, note={{snapshot {digest}}}}}",
+        "license": cast(JSON, licences),
         "creator": [
             {"@type": "sc:Organization", "name": name}
             for name in sorted({str(one["collector"]) for one in facts.sources})
         ],
-        "isBasedOn": [str(one["uri"]) for one in facts.sources],
+        "isBasedOn": [_origin(one) for one in facts.sources],
+        **croissant_rai.describe_responsibly(facts),
         "distribution": [_file(entry) for entry in files],
         "recordSet": [_records(entry, schema) for entry in files],
+    }
+
+
+def _origin(source: Mapping[str, Any]) -> dict[str, JSON]:
+    uri = str(source["uri"])
+    return {
+        "@type": "sc:CreativeWork",
+        "name": str(source["source"]),
+        "identifier": f"sha256:{source['sha256']}",
+        "description": f"Fetched from {uri}",
+        "license": licence_address(str(source["licence"])),
+        # The form package:NAME==VERSION/FILE is ours, and a relative path is no address.
+        **({"url": uri} if "://" in uri else {}),
     }
 
 
@@ -124,6 +154,6 @@ def _field(records: str, file: str, column: str, kind: str) -> dict[str, Any]:
         "@id": f"{records}/{column}",
         "name": column,
         "dataType": _TYPES.get(inner, "sc:Integer"),
-        **({"repeated": True} if inner != kind else {}),
+        **({"isArray": True, "arrayShape": "-1"} if inner != kind else {}),
         "source": {"fileObject": {"@id": file}, "extract": {"column": column}},
     }

@@ -16,6 +16,7 @@ from typing import Any, cast
 from pedigree.digests import hex_of
 from pedigree.errors import EvidenceMissing, VerificationFailed
 from pedigree.evidence.store import PREDICATES, EvidenceStore, Statement
+from pedigree.fetching import describe_uri
 from pedigree.lineage import Answers, explain_model
 from pedigree.registry import Promotion, find_training, list_promotions
 from pedigree.training.record import TrainingRecord, read_record
@@ -50,12 +51,15 @@ class Facts:
     def sources(self) -> list[dict[str, Any]]:
         """Sources of the training snapshot: id, rows, licence, uri, sha256 and more of each."""
         training = cast(dict[str, Any], self.answers.answers[2]["training"])
-        return cast(list[dict[str, Any]], training["sources"])
+        sources = cast(list[dict[str, Any]], training["sources"])
+        # Statements of older versions name files by their path on the machine.
+        return [{**source, "uri": describe_uri(str(source["uri"]))} for source in sources]
 
     @property
     def base(self) -> dict[str, Any]:
         """The base model: id (`base`), digest, and where its weights are from."""
-        return cast(dict[str, Any], self.answers.answers[0])
+        said = cast(dict[str, Any], self.answers.answers[0])
+        return {**said, "from": describe_uri(str(said["from"]))} if "from" in said else said
 
     @property
     def verdicts(self) -> list[dict[str, Any]]:

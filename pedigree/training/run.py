@@ -20,6 +20,7 @@ from pedigree.errors import EvidenceMissing, PedigreeError
 from pedigree.evidence.revocations import require_not_revoked
 from pedigree.evidence.store import open_store
 from pedigree.evidence.verdicts import require_passed
+from pedigree.fetching import describe_uri
 from pedigree.files import write_atomically
 from pedigree.locks import InUse, hold
 from pedigree.params import Params
@@ -59,7 +60,7 @@ def gather_inputs(
         base=BaseModelInput(
             id=source.id,
             digest=base,
-            uri=source.uri,
+            uri=describe_uri(source.uri, project.root),
             uri_sha256=source.sha256,
             licence=source.licence,
             publisher=source.publisher,

@@ -4,8 +4,10 @@ import base64
 import hashlib
 import json
 import random
+import re
 import shutil
 import subprocess
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
 from pedigree.evidence.signing import DEVELOPMENT_KEY, PUBLIC_KEY, verify_envelope
 from pedigree.evidence.store import open_store
 from pedigree.exports.bundle import Export, export_model
+from pedigree.exports.reports import REPORTS
 from pedigree.project import Project
 from pedigree.proofs import prove_absence_of, prove_row, verify_proof
 from pedigree.registry import find_promoted, find_training
@@ -29,7 +32,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NAMES = [
     "bom.cdx.json", "card.md", "claims.jsonl", "croissant.json", "export.dsse.json",
     "export.message", "export.signature", "model-signing.pub.pem", "model.sha256", "model.sig",
-    "verify.sh",
+    "report-annex-iv.md", "report-gpai-summary.md", "verify.sh",
 ]  # fmt: skip
 
 
@@ -54,7 +57,8 @@ def exported(
     shutil.copytree(trained.root, project.root, symlinks=True)
     key = root / "key.pem"
     shutil.copy(project.keys / PUBLIC_KEY, key)
-    return export_model(project, _promoted(project), root / "export", NOW), key, project
+    made = export_model(project, _promoted(project), root / "export", NOW, REPORTS)
+    return made, key, project
 
 
 @pytest.fixture
@@ -99,6 +103,29 @@ def test_a_change_to_one_byte_of_any_file_is_found(
         assert not _verify(export, key), f"byte {place} of {name}"
     path.write_bytes(data)
     assert _verify(export, key)
+
+
+def test_nothing_but_openssl_and_sha256sum_is_needed(
+    exported: tuple[Export, Path, Project], export: Path, tmp_path: Path
+) -> None:
+    made, key, project = exported
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("openssl", "sha256sum"):
+        found = shutil.which(name)
+        assert found is not None
+        (tools / name).symlink_to(found)
+    shell = shutil.which("sh")
+    assert shell is not None
+    model = project.root / _record(project).location
+    done = subprocess.run(
+        [shell, str(export / "verify.sh"), str(key), str(model)],
+        env={"PATH": str(tools)}, capture_output=True, text=True, check=False,
+        stdin=subprocess.DEVNULL, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert made.model in done.stdout
+    assert "are the model" in done.stdout
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -199,17 +226,6 @@ def test_openssl_accepts_the_model_signature_over_the_files_as_they_are(
     assert statement["subject"][0]["digest"]["sha256"] == root
 
 
-def test_model_signing_accepts_the_model(
-    exported: tuple[Export, Path, Project], export: Path
-) -> None:
-    verifying = pytest.importorskip("model_signing.verifying")
-    project = exported[2]
-    config = verifying.Config().use_elliptic_key_verifier(
-        public_key=export / "model-signing.pub.pem"
-    )
-    config.verify(project.root / _record(project).location, export / "model.sig")
-
-
 def test_the_bill_of_materials_says_what_was_recorded(
     exported: tuple[Export, Path, Project], export: Path
 ) -> None:
@@ -225,15 +241,10 @@ def test_the_bill_of_materials_says_what_was_recorded(
     assert libraries["torch"]
     metric = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"][0]
     assert 0 <= float(metric["value"]) <= 1
-    validation = pytest.importorskip("cyclonedx.validation.json")
-    from cyclonedx.schema import SchemaVersion
-
-    validator = validation.JsonStrictValidator(SchemaVersion.V1_7)
-    assert validator.validate_str((export / "bom.cdx.json").read_text()) is None
 
 
 def test_the_description_of_the_snapshot_fits_its_files(
-    exported: tuple[Export, Path, Project], export: Path, tmp_path: Path
+    exported: tuple[Export, Path, Project], export: Path
 ) -> None:
     project = exported[2]
     digest = _record(project).inputs.training.digest
@@ -245,12 +256,6 @@ def test_the_description_of_the_snapshot_fits_its_files(
         assert file["contentSize"] == f"{len(data)} B"
     columns = [field["source"]["extract"]["column"] for field in said["recordSet"][0]["field"]]
     assert columns == snapshot.read().column_names
-    assert said["conformsTo"] == "http://mlcommons.org/croissant/1.0"
-    mlcroissant = pytest.importorskip("mlcroissant")
-    shutil.copytree(snapshot.path, tmp_path / "there")
-    shutil.copy(export / "croissant.json", tmp_path / "there")
-    dataset = mlcroissant.Dataset(str(tmp_path / "there" / "croissant.json"))
-    assert sum(1 for _ in dataset.records("rows-00000")) == snapshot.rows
 
 
 def test_the_card_has_hugging_face_metadata_and_admits_what_is_not_known(
@@ -263,13 +268,6 @@ def test_the_card_has_hugging_face_metadata_and_admits_what_is_not_known(
     assert metadata["datasets"] == ["forum", "shop"]
     assert record.model_digest in text
     assert "Not recorded" in text
-    hub = pytest.importorskip("huggingface_hub")
-    card = hub.ModelCard(text)
-    assert card.data.eval_results[0].metric_type == "accuracy"
-    assert (
-        card.data.eval_results[0].metric_value
-        == metadata["model-index"][0]["results"][0]["metrics"][0]["value"]
-    )
 
 
 def test_nothing_secret_and_no_data_is_exported(
@@ -287,12 +285,56 @@ def test_nothing_secret_and_no_data_is_exported(
     assert not [one for one in rows.column("text").to_pylist() if one.encode() in everything]
 
 
+def _everything(export: Path) -> str:
+    """Return all that an export says, with the payloads of its statements decoded."""
+    whole = [path.read_bytes() for path in sorted(export.iterdir())]
+    whole += [
+        base64.b64decode(json.loads(line)["payload"])
+        for line in (export / "claims.jsonl").read_bytes().splitlines()
+    ]
+    bundle = json.loads((export / "model.sig").read_bytes())
+    whole.append(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
+    return "\n".join(data.decode(errors="replace") for data in whole)
+
+
+def test_no_path_of_this_machine_is_exported(
+    exported: tuple[Export, Path, Project], export: Path, trained: Project
+) -> None:
+    """The sources of this project are declared with absolute paths, as people do."""
+    declared = (trained.root / "sources" / "shop.yaml").read_text()
+    assert str(trained.root) in declared
+    said = _everything(export)
+    assert "inbox/shop.csv" in said
+    for path in (trained.root, exported[2].root, Path.home(), Path(tempfile.gettempdir())):
+        assert f"{path}/" not in said, path
+    # Any absolute path of a file system, in a JSON string or between blanks; `/` alone is none.
+    roots = "home|root|tmp|var|usr|opt|srv|mnt|data|Users|work|etc"
+    body = said.replace((export / "verify.sh").read_text(), "")
+    assert not re.findall(rf'(?:["\s(=]|file:/*)/(?:{roots})/[^\s"]*', body)
+    assert exported[0].local_paths == ()
+
+
+def test_a_path_that_an_older_version_signed_is_told_and_is_nowhere_else(
+    trained_copy: Project, tmp_path: Path
+) -> None:
+    store = open_store(trained_copy, trained_copy.policy(), write=True)
+    (older,) = [one for one in store.all("source") if one.predicate["id"] == "shop"]
+    said: Any = {**older.predicate, "uri": "/home/me/clients/shop.csv", "fetchedOn": "2030-01-01"}
+    store.write("source", list(older.subjects), said)
+    made = export_model(trained_copy, _promoted(trained_copy), tmp_path / "export", NOW)
+    assert made.local_paths == ("/home/me/clients/shop.csv",)
+    for path in made.folder.iterdir():
+        assert b"clients" not in path.read_bytes(), path
+    assert "local:shop.csv" in (made.folder / "croissant.json").read_text()
+    assert "local:shop.csv" in (made.folder / "bom.cdx.json").read_text()
+
+
 def test_an_export_of_the_same_facts_is_the_same_but_for_model_signature(
     exported: tuple[Export, Path, Project], export: Path, tmp_path: Path
 ) -> None:
     made, key, project = exported
     (tmp_path / "again").mkdir()  # an empty folder will do
-    export_model(project, made.model, tmp_path / "again", NOW)
+    export_model(project, made.model, tmp_path / "again", NOW, REPORTS)
     assert _verify(tmp_path / "again", key)
     different = {
         name

@@ -154,7 +154,9 @@ def test_the_files_digest_follows_the_code_and_not_its_place(
         ("ssh://git@example.org:22/a/b", "ssh://example.org:22/a/b"),
         ("https://example.org/~a@b/c", "https://example.org/~a@b/c"),
         ("git@example.org:a/b.git", "git@example.org:a/b.git"),
-        ("/srv/a.git", "/srv/a.git"),
+        ("/srv/a.git", "local:a.git"),
+        ("file:///home/me/a/", "local:a"),
+        ("../a", "local:a"),
         pytest.param(
             "https://example.org/a.git?private_token=secret",
             "https://example.org/a.git",

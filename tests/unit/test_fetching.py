@@ -28,9 +28,11 @@ from pedigree.documents import read_documents
 from pedigree.errors import PedigreeError, VerificationFailed
 from pedigree.fetching import (
     Fetched,
+    describe_uri,
     fetch_pinned,
     fetch_unverified,
     find_package_indexes,
+    is_local,
     resolve_uri,
 )
 from pedigree.sources import Source, load_source
@@ -628,3 +630,36 @@ def test_a_relative_path_is_taken_from_the_projects_folder() -> None:
 
 def test_fsspec_knows_the_places_that_the_documentation_names() -> None:
     assert {"file", "http", "https", "s3", "gs", "hf"} <= set(fsspec.available_protocols())
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("/home/me/project/inbox/a.csv", "inbox/a.csv"),
+        ("file:///home/me/project/inbox/a.csv", "inbox/a.csv"),
+        ("file:/home/me/project/inbox/a.csv", "inbox/a.csv"),
+        ("local:///home/me/project/../other/a.csv", "local:a.csv"),
+        ("inbox/*.csv", "inbox/*.csv"),
+        ("./inbox/../inbox/a.csv", "inbox/a.csv"),
+        ("../secret-client/a.csv", "local:a.csv"),
+        ("/home/me/project-two/a.csv", "local:a.csv"),
+        ("/data/a b.csv", "local:a b.csv"),
+        ("simplecache::file:///home/me/a.csv", "simplecache::local:a.csv"),
+        ("zip://in/a.csv::/home/me/a.zip", "zip://in/a.csv::local:a.zip"),
+        ("https://me:secret@example.org/a.csv", "https://example.org/a.csv"),
+        ("https://example.org/~me@home/a.csv", "https://example.org/~me@home/a.csv"),
+        ("s3://bucket/home/me/a.csv", "s3://bucket/home/me/a.csv"),
+        ("hf://name@main/a.csv", "hf://name@main/a.csv"),
+        ("package:vaderSentiment==3.3.2/v.tar.gz", "package:vaderSentiment==3.3.2/v.tar.gz"),
+    ],
+)
+def test_what_others_read_of_an_address_names_no_folder_of_this_machine(
+    uri: str, told: str
+) -> None:
+    root = Path("/home/me/project")
+    assert describe_uri(uri, root) == told
+    assert describe_uri(told, root) == told
+    assert describe_uri(told) == told
+    assert is_local(told) == ("local:" in told)
+    if uri.startswith(("/", "file:", "local:")):
+        assert describe_uri(uri) == "local:" + uri.rpartition("/")[2]

@@ -85,7 +85,7 @@ _COMPONENT = _object(
             content={"type": "string", "pattern": "^[a-f0-9]{64}$"},
         )
     ),
-    licenses=_array(_object(("license",), license=_object(("name",), name=_TEXT))),
+    licenses=_array(_object(("license",), license=_object((), name=_TEXT, id=_TEXT))),
     components=_array({"$ref": "#/$defs/component"}, unique=True),
     pedigree=_object(ancestors=_array({"$ref": "#/$defs/component"})),
     data=_array(_object(("type",), type={"const": "dataset"}, name=_TEXT, description=_TEXT)),
@@ -181,21 +181,39 @@ def test_markup_in_names_stays_text(facts: Facts) -> None:
 
 def test_a_snapshot_of_one_or_many_licences(facts: Facts, trained: Project) -> None:
     parts = read_parts(trained.snapshots("training"), facts)
-    said = describe_snapshot(_strange(facts, licence="MIT"), parts)
-    assert said["license"] == "MIT"
+    said = describe_snapshot(_strange(facts, licence="mit"), parts, NOW)
+    assert said["license"] == ["https://spdx.org/licenses/MIT.html"]
+    named = describe_snapshot(_strange(facts, licence="ask the publisher"), parts, NOW)
+    assert named["license"] == ["ask the publisher"]
     ids = [one["@id"] for one in said["distribution"]]  # type: ignore[index,union-attr]
     assert ids == ["part-00000.parquet"]
     fields: Any = said["recordSet"][0]["field"]  # type: ignore[index]
-    kinds = {field["name"]: (field["dataType"], field.get("repeated", False)) for field in fields}
+    kinds = {field["name"]: (field["dataType"], field.get("isArray", False)) for field in fields}
     assert kinds["text"] == ("sc:Text", False)
     assert kinds["ratings"] == ("sc:Integer", True)
     context: Any = said["@context"]
     used = {key for key in _keys(said) if not key.startswith("@")} - {"@context"}
     schema_org = {
         "name", "description", "url", "license", "creator", "isBasedOn", "distribution",
-        "contentUrl", "contentSize", "encodingFormat", "sha256",
+        "contentUrl", "contentSize", "encodingFormat", "sha256", "datePublished", "version",
+        "identifier",
     }  # fmt: skip
-    assert used - schema_org <= set(context)
+    responsible = {key for key in used if key.startswith("rai:")}
+    assert used - schema_org - responsible <= set(context)
+
+
+def test_responsible_fields_are_evidence_or_admit_that_there_is_none(
+    facts: Facts, trained: Project
+) -> None:
+    said: Any = describe_snapshot(facts, read_parts(trained.snapshots("training"), facts), NOW)
+    assert "forum: 128 rows of kind curated, collected by tests" in said["rai:dataCollection"]
+    assert said["rai:dataCollectionMissingData"] == "0 of 320 rows were dropped in curation."
+    assert said["rai:dataAnnotationProtocol"][0].startswith("forum: labelling batch batch-1")
+    assert said["rai:dataAnnotationAnalysis"][0].startswith(
+        "near_duplicate_label_conflicts: PASSED"
+    )
+    for field in ("rai:dataBiases", "rai:dataLimitations", "rai:annotatorDemographics"):
+        assert said[field][0].startswith("Not recorded: ")
 
 
 def _keys(value: Any) -> set[str]:
