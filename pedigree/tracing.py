@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from pedigree.errors import EvidenceMissing, PedigreeError
 from pedigree.evidence.store import EvidenceStore, Statement
 from pedigree.lineage_index import LineageIndex, Link, RowPlace, is_outdated, open_index
+from pedigree.merge_records import read_merge
 from pedigree.project import Project, Zone
 from pedigree.registry import alias_of, read_promotion
 from pedigree.training.record import read_record
@@ -168,6 +169,15 @@ def _read_training(statement: Statement) -> Iterator[Link]:
         yield Link(adapter, model, "is merged into", statement.digest)
 
 
+def _read_merge(statement: Statement) -> Iterator[Link]:
+    record, model = read_merge(statement), f"model:{_subject(statement)}"
+    # What it was merged into may be a base from outside, or a model that was trained here.
+    yield Link(f"base:{record.base}", model, "is the base of", statement.digest)
+    yield Link(f"model:{record.base}", model, "is the base of", statement.digest)
+    for adapter in record.adapters:
+        yield Link(f"adapter:{adapter.digest}", model, "is merged into", statement.digest)
+
+
 def _read_promotion(statement: Statement) -> Iterator[Link]:
     promotion = read_promotion(statement)
     place = f"environment:{alias_of(promotion.environment, promotion.tenant)}"
@@ -182,6 +192,7 @@ _READERS: dict[str, Callable[[Statement], Iterator[Link]]] = {
     "curation": _read_curation,
     "snapshot": _read_snapshot,
     "training": _read_training,
+    "merge": _read_merge,
     "promotion": _read_promotion,
 }
 

@@ -18,6 +18,7 @@ from pedigree.evidence.store import EvidenceStore, Statement
 # What can be revoked, by the kind of statement that makes it known.
 REVOCABLE = {
     "training": "model",
+    "merge": "model",
     "snapshot": "snapshot",
     "base-model": "base model",
     "adapter": "adapter",

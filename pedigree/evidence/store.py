@@ -40,6 +40,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATES = {
     "verdict": "https://in-toto.io/attestation/test-result/v0.1",
     "training": "https://slsa.dev/provenance/v1",
+    "merge": "https://slsa.dev/provenance/v1",
     "promotion": "https://slsa.dev/verification_summary/v1",
     "evaluation": "urn:pedigree:predicate:evaluation:v1",
     "base-model": "urn:pedigree:predicate:base-model:v1",
