@@ -41,7 +41,7 @@ def approve_source(
     if store.trust is not None:
         store.trust.require_signer(key_id(signer.public_key()), "reviewer", now)
     return store.write(
-        "source-approval",
+        "allowed-source",
         [
             {
                 "name": f"sources/{source.id}",
@@ -67,7 +67,7 @@ def require_source_allowed(store: EvidenceStore, source: Source) -> Statement | 
     """
     if source.kind not in DENIED_KINDS:
         return None
-    statements, problems = store.about(digest_declaration(source), "source-approval")
+    statements, problems = store.about(digest_declaration(source), "allowed-source")
     if statements:
         return statements[-1]
     why = f" ({problems[0]})" if problems else ""

@@ -53,7 +53,7 @@ PREDICATES = {
     "neighbour-index": "urn:pedigree:predicate:neighbour-index:v1",
     "rebuild": "urn:pedigree:predicate:rebuild:v1",
     "approval": "urn:pedigree:predicate:approval:v1",
-    "source-approval": "urn:pedigree:predicate:source-approval:v1",
+    "allowed-source": "urn:pedigree:predicate:allowed-source:v1",
     "waiver": "urn:pedigree:predicate:waiver:v1",
     "revocation": "urn:pedigree:predicate:revocation:v1",
     "vulnerabilities": "urn:pedigree:predicate:vulnerabilities:v1",

@@ -47,7 +47,7 @@ SIGNED_BY: dict[str, tuple[Role, ...]] = {
     "admission": ("checker",),
     "vulnerabilities": ("checker",),
     "approval": ("reviewer", "releaser"),
-    "source-approval": ("reviewer",),
+    "allowed-source": ("reviewer",),
     "waiver": ("reviewer",),
     "revocation": ("reviewer", "releaser"),
     "promotion": ("releaser",),

@@ -37,7 +37,7 @@ WRITTEN_BY_HAND: dict[str, dict[str, Any]] = {
         "environment": "production", "tenant": None, "reason": "read the findings",
         "policy": DIGEST, "approvedOn": NOW, "expiresOn": None,
     },
-    "source-approval": {
+    "allowed-source": {
         "id": "chats", "kind": "log", "pin": DIGEST, "reason": "users agreed", "approvedOn": NOW,
     },
     "waiver": {
@@ -63,6 +63,28 @@ WRITTEN_BY_HAND: dict[str, dict[str, Any]] = {
         "licence": "MIT", "base": DIGEST, "rank": 4, "targetModules": ["query"],
         "modulesToSave": [], "tensors": 4, "received": DIGEST, "admission": DIGEST,
         "registeredOn": NOW,
+    },
+    "merge": {
+        "buildDefinition": {
+            "buildType": "urn:pedigree:build:merge:v1",
+            "externalParameters": {
+                "repository": None, "ref": None, "name": "merged", "base": f"sha256:{'b' * 64}",
+                "adapters": [{"name": "a", "digest": f"sha256:{'a' * 64}", "weight": 0.5}],
+                "method": "linear", "dtype": "float32",
+            },
+            "internalParameters": {
+                "model_files": [{"path": "model.safetensors", "size": 3, "sha256": "c" * 64}],
+                "code": {
+                    "repository": None, "commit": None, "dirty": True, "changed_files": [],
+                    "diff_sha256": None, "files_digest": f"sha256:{'d' * 64}", "version": "0.1.0",
+                },
+            },
+            "resolvedDependencies": [{"name": "base_model", "digest": {"sha256": "b" * 64}}],
+        },
+        "runDetails": {
+            "builder": {"id": "urn:pedigree:builder:local:v1", "version": {"pedigree": "0.1.0"}},
+            "metadata": {"invocationId": "a", "startedOn": NOW, "finishedOn": NOW},
+        },
     },
     "trial": {
         "unverified": True, "model": DIGEST, "rows": 3, "isolation": {"level": "landlock"},
