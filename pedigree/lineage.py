@@ -22,7 +22,7 @@ from pedigree.digests import JSON
 from pedigree.errors import VerificationFailed
 from pedigree.evidence.revocations import find_revocations
 from pedigree.evidence.store import EvidenceStore, Statement
-from pedigree.exclusions import merge_excluded, name_excluded
+from pedigree.excluded import merge_excluded, name_excluded
 from pedigree.registry import (
     Promotion,
     alias_of,

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from pedigree.errors import EvidenceMissing
 from pedigree.evidence.store import EvidenceStore, Statement
-from pedigree.exclusions import merge_excluded
+from pedigree.excluded import merge_excluded
 from pedigree.params import CurationParams, SplitParams
 from pedigree.settings import parse_settings
 
