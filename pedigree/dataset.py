@@ -20,10 +20,10 @@ from pedigree.digests import JSON, hex_of
 from pedigree.documents import read_documents
 from pedigree.errors import PedigreeError
 from pedigree.evidence.store import EvidenceStore, open_store
+from pedigree.excluded import find_excluded
 from pedigree.exclusions import (
     Exclusions,
     describe_exclusions,
-    find_excluded,
     open_exclusions,
     read_exclusions,
     require_known,
@@ -128,11 +128,9 @@ def curate_sources(
     sources = load_sources(project.root / "sources")
     exclusions = open_exclusions(project, params)
     store = open_store(project, project.policy(), write=True)
-    used = {
-        name: digest
-        for name, digest in raw.items()
-        if name not in exclusions.sources and sources[name].zone != "production"
-    }
+    wanted = {name: one for name, one in raw.items() if name not in exclusions.sources}
+    require_known("source", wanted, sources)
+    used = {name: one for name, one in wanted.items() if sources[name].zone != "production"}
     _require_known_sources(store, exclusions, {*raw, *sources})
     if not used:
         without = f" without {', '.join(exclusions.names())}" if exclusions else ""

@@ -1,13 +1,22 @@
-"""What statements say was excluded: the words for people, and several statements as one.
+"""What statements say was excluded from documents and snapshots; needs no table engine to be read.
 
->>> name_excluded({"sources": {"tweets": None}, "annotators": [], "rowLists": [], "takenOut": {}})
+>>> name_excluded(find_excluded(store, curated))
 ['source tweets']
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from pedigree.evidence.store import Statement
+from pedigree.evidence.store import EvidenceStore, Statement
+
+
+def find_excluded(store: EvidenceStore, curated: str) -> dict[str, Any] | None:
+    """Return what curated documents are without, as their statements say; None: nothing is said.
+
+    The same documents may come out of two curations, of which one excluded more. What either of
+    them excluded is not in them, so both count.
+    """
+    return merge_excluded(store.about(curated, "curation")[0])
 
 
 def merge_excluded(statements: Iterable[Statement]) -> dict[str, Any] | None:

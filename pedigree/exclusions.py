@@ -19,8 +19,6 @@ import pyarrow.compute as pc
 
 from pedigree.digests import JSON, hex_of
 from pedigree.errors import PedigreeError, VerificationFailed
-from pedigree.evidence.store import EvidenceStore
-from pedigree.excluded import merge_excluded
 from pedigree.params import CurationParams
 from pedigree.project import Project
 from pedigree.snapshots import freeze_snapshot, open_snapshot
@@ -135,15 +133,6 @@ def describe_exclusions(
         ],
         "takenOut": dict(taken),
     }
-
-
-def find_excluded(store: EvidenceStore, curated: str) -> dict[str, Any] | None:
-    """Return what curated documents are without, as their statements say; None: nothing is said.
-
-    The same documents may come out of two curations, of which one excluded more. What either of
-    them excluded is not in them, so both count.
-    """
-    return merge_excluded(store.about(curated, "curation")[0])
 
 
 def read_exclusions(project: Project, excluded: Mapping[str, Any] | None) -> Exclusions:

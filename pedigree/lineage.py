@@ -318,8 +318,9 @@ def _explain_rebuilds(
         {
             "verdict": one.predicate["verdict"],
             # Statements from before there was a reason list differences alone.
-            "reason": one.predicate.get("reason") or "; ".join(one.predicate["differences"]),
-            "tolerance": one.predicate["accuracyTolerance"],
+            "reason": one.predicate.get("reason")
+            or "; ".join(one.predicate.get("differences", ())),
+            "tolerance": one.predicate.get("accuracyTolerance"),
             "rebuilt_on": one.predicate["rebuiltOn"],
             "signed_by": store.owner(one),
             "key": one.signer,

@@ -165,7 +165,7 @@ def rebuild_model(
         accuracy = None
         if rebuilt != record.model_digest:
             accuracy = _compare_accuracy(project, record, request.out, rebuilt, inherited)
-    verdict, reason = _judge(record, rebuilt, differences, accuracy)
+    verdict, reason = judge_rebuild(record, rebuilt, differences, accuracy)
     outcome = Rebuild(
         record.model_digest,
         rebuilt,
@@ -181,7 +181,7 @@ def rebuild_model(
     return outcome
 
 
-def _judge(
+def judge_rebuild(
     record: TrainingRecord,
     rebuilt: str,
     differences: tuple[str, ...],

@@ -18,7 +18,8 @@ from pedigree.curation import canonical_text
 from pedigree.errors import EvidenceMissing
 from pedigree.evidence.policy import AnnotatorLimits
 from pedigree.evidence.store import EvidenceStore
-from pedigree.exclusions import find_excluded, read_exclusions
+from pedigree.excluded import find_excluded
+from pedigree.exclusions import read_exclusions
 from pedigree.findings import CheckResult
 from pedigree.project import Project
 from pedigree.snapshots import open_snapshot

@@ -53,8 +53,14 @@ def test_a_model_is_rebuilt_bit_for_bit_after_head_moved_on_and_artifacts_are_go
     assert not list((root / ".pedigree" / "rebuilds").iterdir())
     code, out, _ = _pedigree(root, "why", "production", "--json")
     assert code == 0
-    verdict = json.loads(out)["answers"][4]["rebuild"]["verdict"]
-    assert verdict.startswith("bit-identical on ")
+    rebuild = json.loads(out)["answers"][4]["rebuild"]
+    assert rebuild["verdict"].startswith("bit-identical on ")
+    (verdict,) = rebuild["verdicts"]
+    assert verdict["reason"].endswith("files are the recorded ones")
+    (path,) = trained_copy.evidence.glob("*/rebuild-*.dsse.json")
+    assert [verdict["key"]] == [one["keyid"] for one in json.loads(path.read_bytes())["signatures"]]
+    assert not verdict["independent"]  # the same development key signed the training
+    assert verdict["tolerance"] == 0.01
 
 
 def test_a_clone_elsewhere_rebuilds_from_commit_record_and_dvc_remote(
@@ -112,6 +118,7 @@ def test_a_changed_seed_is_not_identical_and_is_named(
     said = json.loads(out)
     assert said["verdict"] == "different"
     assert said["recorded"] != said["rebuilt"]
+    assert said["reason"].startswith("an input differs: train.seed")
     assert said["differences"] == [
         "train.seed in the record is not what the model was trained with"
     ]

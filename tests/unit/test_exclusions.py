@@ -11,8 +11,8 @@ from pedigree.curation import CURATED_SCHEMA
 from pedigree.dataset import curate_sources, freeze_split
 from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
 from pedigree.evidence.store import open_store
-from pedigree.excluded import name_excluded
-from pedigree.exclusions import Exclusions, find_excluded, freeze_row_list
+from pedigree.excluded import find_excluded, name_excluded
+from pedigree.exclusions import Exclusions, freeze_row_list
 from pedigree.params import CurationParams
 from pedigree.project import Project
 from pedigree.recipes import DataRecipe, find_recipe
