@@ -31,10 +31,11 @@ def test_all_four_attacks_pass_the_stock_tools_and_are_caught_here() -> None:
 
 @pytest.mark.slow
 def test_an_attack_that_was_not_planted_is_not_shown() -> None:
-    done = _demonstrate("--control")
+    # Two of the four: each of the others trains a model.
+    done = _demonstrate("tail", "collision", "--control")
     assert done.returncode == 1, done.stdout + done.stderr
-    # Nothing broke: both sides let honest data and weights pass.
-    assert done.stdout.count("=> NOT SHOWN: Pedigree did not refuse anything") == 4, done.stdout
+    # Nothing broke: both sides let honest data pass.
+    assert done.stdout.count("=> NOT SHOWN: Pedigree did not refuse anything") == 2, done.stdout
     assert "=> shown" not in done.stdout
 
 
