@@ -3,7 +3,6 @@
 import importlib.metadata
 import uuid
 from datetime import UTC, datetime
-from typing import cast
 
 from pedigree import __version__
 from pedigree.dependencies.installed import normalise
@@ -19,8 +18,9 @@ def describe_environment(lock_sha256: str | None, now: datetime) -> dict[str, JS
         lock_sha256: of the lock that it was made from, if there is one.
         now: the time stamp.
     """
-    components = [_describe(one) for one in importlib.metadata.distributions()]
-    components.sort(key=lambda one: cast(str, one["bom-ref"]))
+    # A folder that is on the path twice gives each of its distributions twice.
+    found = {str(one["bom-ref"]): one for one in map(_describe, importlib.metadata.distributions())}
+    components = [found[name] for name in sorted(found)]
     properties: list[JSON] = (
         [{"name": "pedigree:lock:sha256", "value": lock_sha256}] if lock_sha256 else []
     )
