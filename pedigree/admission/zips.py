@@ -184,7 +184,7 @@ def _judge_raw(blob: Blob, where: str, report: Report, judge_member: JudgeMember
     at = data.find(_LOCAL)
     while at >= 0:
         report.spend_member()
-        size = struct.unpack("<I", data[at + 18 : at + 22] or bytes(4))[0]
+        size = int.from_bytes(data[at + 18 : at + 22], "little")  # fewer bytes where it ends there
         content = _expand_local(blob, at, size, report)
         if content is not None and content.size:
             judge_member(content, f"{where}!member at byte {at}")

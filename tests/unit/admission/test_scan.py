@@ -252,3 +252,12 @@ def test_onnx_gguf_and_others() -> None:
     assert scan_bytes(keras % b"Dense", "m.h5").outcome == "quarantined"
     assert scan_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(40), "m.7z").outcome == "quarantined"
     assert scan_bytes(tar_bytes({"../x": b"a"}), "m.tar").outcome == "rejected"
+
+
+@pytest.mark.parametrize("left", range(4, 31))
+def test_a_zip_that_ends_within_a_member_header_is_rejected_and_not_a_failure(left: int) -> None:
+    """Its directory is lost, so every member's own header is looked for, also the last, cut one."""
+    header = b"PK\x03\x04" + bytes(range(1, 27))
+    scan = scan_bytes(b"PK\x03\x04" + bytes(26) + b"plain" + header[:left], "a.bin")
+    assert scan.outcome == "rejected"
+    assert [finding.rule for finding in scan.findings if finding.rule == "scan_failed"] == []
