@@ -109,6 +109,10 @@ def test_the_graph_lists_assets_checks_and_jobs_by_name(webserver: str) -> None:
         "embedded_instructions",
         "secrets",
         "evaluation_leakage",
+        "pin",
+        "signature",
+        "file_tree",
+        "contents",
         "weights_are_finite",
         "evaluation_accuracy",
     }
