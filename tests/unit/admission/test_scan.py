@@ -3,6 +3,7 @@ import os
 import socket
 import struct
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -261,3 +262,14 @@ def test_a_zip_that_ends_within_a_member_header_is_rejected_and_not_a_failure(le
     scan = scan_bytes(b"PK\x03\x04" + bytes(26) + b"plain" + header[:left], "a.bin")
     assert scan.outcome == "rejected"
     assert [finding.rule for finding in scan.findings if finding.rule == "scan_failed"] == []
+
+
+def test_a_header_of_numpy_that_python_warns_of_prints_nothing() -> None:
+    header = b"{'descr': 0in [], 'fortran_order': False, 'shape': (1,), }\n"
+    data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(8)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        scan = scan_bytes(data, "a.npy")
+    assert seen == []
+    assert scan.outcome == "rejected"
+    assert [finding.rule for finding in scan.findings] == ["npy"]
