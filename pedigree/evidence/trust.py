@@ -32,7 +32,7 @@ from pedigree.digests import canonical_json, digest_json
 from pedigree.errors import PedigreeError, VerificationFailed
 from pedigree.evidence.signing import key_id, read_public_key
 from pedigree.files import write_atomically
-from pedigree.settings import Settings
+from pedigree.settings import Settings, parse_settings
 
 Role: TypeAlias = Literal["builder", "checker", "reviewer", "releaser"]
 ROLES: tuple[Role, ...] = ("builder", "checker", "reviewer", "releaser")
@@ -245,15 +245,12 @@ def _read(path: Path) -> _TrustFile:
     except FileNotFoundError:
         return _TrustFile()
     try:
-        return _TrustFile.model_validate_json(data, strict=False)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'the whole'}: {item['msg']}"
-            for item in error.errors()
-        )
+        values = json.loads(data)
+    except ValueError as error:
         raise PedigreeError(
-            f"{path} is not valid: {problems}. Restore it from git, or correct it."
+            f"{path} is not valid JSON ({error}): restore it from git, or correct it."
         ) from None
+    return parse_settings(_TrustFile, values, str(path))
 
 
 def require_owner(name: str) -> None:
