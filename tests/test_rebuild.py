@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from pedigree.project import Project
@@ -202,6 +203,7 @@ def test_another_instruction_set_is_refused(trained_copy: Project, tmp_path: Pat
     assert "strict mode does not substitute" in error
 
 
+@pytest.mark.slow
 def test_fast_mode_is_recorded_and_promises_only_tolerance(project: Project) -> None:
     path = project.root / "params.yaml"
     params = yaml.safe_load(path.read_text())

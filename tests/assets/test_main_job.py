@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 import mlflow
 import pyarrow.parquet as pq
+import pytest
 import yaml
 
 from pedigree.evidence.store import open_store
@@ -105,6 +106,7 @@ def test_the_record_captures_code_lock_distributions_and_hardware(trained: Proje
     }
 
 
+@pytest.mark.slow
 def test_a_small_encoder_can_be_trained_from_scratch(
     project: Project, instance: dg.DagsterInstance
 ) -> None:

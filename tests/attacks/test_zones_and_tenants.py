@@ -221,6 +221,7 @@ def test_nobody_but_a_reviewer_approves_a_source(project: Project) -> None:
         approve_source(store, unpinned, "why not", key, present())
 
 
+@pytest.mark.slow
 def test_a_tenants_rows_make_the_model_the_tenants_and_stay_so(
     project: Project, instance: dg.DagsterInstance
 ) -> None:

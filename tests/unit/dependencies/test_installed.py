@@ -91,6 +91,7 @@ def test_a_lock_with_a_range_is_no_lock(tmp_path: Path, line: str) -> None:
         read_lock(tmp_path / "none.txt")
 
 
+@pytest.mark.slow
 def test_the_environment_of_these_tests_is_judged_as_a_whole() -> None:
     """Whether it holds depends on who made it; that it is looked at does not."""
     result = check_environment(REPOSITORY / "constraints.txt")
