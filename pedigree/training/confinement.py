@@ -7,7 +7,6 @@ storage, keys, the user's files, TCP. Elsewhere nothing is confined, and the rec
     'landlock'
 """
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -59,8 +58,7 @@ def _find_gpus() -> Iterable[Path]:
 
 def _interpreter() -> Iterable[Path]:
     """Return where Python and its libraries lie, but for the project's own folder."""
-    for name in (sys.prefix, sys.base_prefix, *os.get_exec_path()):
-        yield Path(name)
+    yield from (Path(sys.prefix), Path(sys.base_prefix))
     yield from (Path(entry) for entry in sys.path if "site-packages" in entry)
 
 
