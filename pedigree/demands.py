@@ -19,6 +19,7 @@ from pedigree.evidence.approvals import (
     find_demands,
     find_trainers,
 )
+from pedigree.evidence.ledger_verification import CLOCK_SKEW
 from pedigree.evidence.policy import EnvironmentDemands, Policy
 from pedigree.evidence.project_ledger import verify_project_ledger
 from pedigree.evidence.revocations import find_revocations
@@ -78,7 +79,7 @@ def weigh_model(
         store, record.model_digest, environment, tenant, policy, now
     )
     weighed.reasons += describe_shortage(weighed.approvals, weighed.demands)
-    _weigh_rebuild(weighed, store)
+    _weigh_rebuild(weighed, store, now)
     if weighed.demands.max_vulnerability_age_days is not None:
         weighed.reasons += find_vulnerability_problems(
             store,
@@ -151,7 +152,7 @@ def _weigh_verdicts(weighed: Weighed, store: EvidenceStore, policy: Policy, now:
         weighed.reasons += [*problems[:-1], f"{problems[-1]}. {REMEDY.rstrip('.')}"]
 
 
-def _weigh_rebuild(weighed: Weighed, store: EvidenceStore) -> None:
+def _weigh_rebuild(weighed: Weighed, store: EvidenceStore, now: datetime) -> None:
     demands, digest = weighed.demands, weighed.record.model_digest
     if demands.rebuild == "none":
         return
@@ -170,6 +171,9 @@ def _weigh_rebuild(weighed: Weighed, store: EvidenceStore) -> None:
         weighed.reasons.append(
             f"{what}, and there is none{why}: run `pedigree rebuild {digest[7:19]}`"
         )
+    elif datetime.fromisoformat(str(newest.predicate["rebuiltOn"])) > now + CLOCK_SKEW:
+        on = newest.predicate["rebuiltOn"]
+        weighed.reasons.append(f"{what}, and the newest is dated {on}, which is in the future")
     elif newest.predicate["verdict"] not in _ENOUGH[demands.rebuild]:
         on, verdict = newest.predicate["rebuiltOn"], newest.predicate["verdict"]
         weighed.reasons.append(f"{what}, and the one of {on} was {verdict}")

@@ -89,11 +89,14 @@ class Case:
             self.keys[owner], self.policy, now, until,
         )  # fmt: skip
 
-    def rebuild(self, owner: str = "carol", verdict: str = "bit-identical") -> None:
+    def rebuild(self, owner: str = "carol", verdict: str = "bit-identical", ahead: int = 0) -> None:
         self.store.write(
             "rebuild",
             [{"name": "reviews", "digest": {"sha256": hex_of(self.digest)}}],
-            {"verdict": verdict, "rebuiltOn": self.now.isoformat()},
+            {
+                "verdict": verdict,
+                "rebuiltOn": (self.now + timedelta(days=ahead)).isoformat(),
+            },
             self.keys[owner],
         )
 
@@ -269,6 +272,11 @@ def rebuilt_differently(case: Case) -> None:
     case.rebuild(verdict="different")
 
 
+def rebuilt_in_the_future(case: Case) -> None:
+    case.skip |= {"rebuild"}
+    case.rebuild(ahead=1)
+
+
 def no_vulnerability_report(case: Case) -> None:
     change_policy(
         case.project,
@@ -305,6 +313,7 @@ MATRIX: list[tuple[Callable[[Case], None], str]] = [
     (not_rebuilt, "a rebuild that is bit-identical by another builder .* and there is none:"),
     (rebuilt_by_the_trainer, r"there is none \(carol, development trained it and rebuilt it\)"),
     (rebuilt_differently, "a rebuild that is bit-identical .*, and the one of .* was different"),
+    (rebuilt_in_the_future, "and the newest is dated .*, which is in the future"),
     (no_vulnerability_report, "a report of vulnerabilities about the lock .*, and there is none"),
     (deleted_evidence, "the ledger does not vouch for the evidence"),
 ]
