@@ -5,6 +5,8 @@ what is scanned and what is loaded later: nobody can put other bytes between che
 
     received = receive(Path("model/"), store)
     received.digest, [entry.path for entry in received.files]
+
+Two files are taken at a time: a hash keeps one core busy, and large models come in several files.
 """
 
 import errno
@@ -12,19 +14,23 @@ import hashlib
 import os
 import stat
 import uuid
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import BoundedSemaphore
 
 from pedigree.admission.verdict import Outcome, show
 from pedigree.digests import FileEntry, digest_manifest
 from pedigree.errors import PedigreeError
-from pedigree.files import PARTIAL, explain_disk_errors
+from pedigree.files import DISK_FULL, PARTIAL, explain_disk_errors
 
 MAX_FILES = 20_000
 MAX_DEPTH = 16
 _CHUNK = 1 << 20
 _STEP = 16 << 20  # bytes that are copied before they are hashed
+_AT_ONCE = 2  # files that are copied and hashed
+_OPENED = 16  # files that are open, those included that wait for their turn
+_STORE_ERRORS = (*DISK_FULL, errno.EROFS)
 _NO_KERNEL_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -67,9 +73,20 @@ class Received:
 @dataclass
 class _Taking:
     store: Path
+    pool: Executor
     files: list[FileEntry] = field(default_factory=list[FileEntry])
     problems: list[Problem] = field(default_factory=list[Problem])
     seen: int = 0
+    copies: list[Future[None]] = field(default_factory=list[Future[None]])
+    opened: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(_OPENED))
+    full: bool = False
+
+    def finish(self) -> None:
+        """Wait for every copy; order does not depend on which was ready first."""
+        for copy in self.copies:
+            copy.result()
+        self.files.sort(key=lambda entry: entry.path)
+        self.problems.sort(key=lambda problem: problem.path)
 
     def problem(self, path: str, rule: str, reason: str, outcome: Outcome = "rejected") -> None:
         if len(self.problems) < MAX_FILES:
@@ -82,8 +99,8 @@ def receive(path: Path, store: Path) -> Received:
     Raises:
         PedigreeError: there is nothing at `path`, or the store cannot be written.
     """
-    taking = _Taking(store)
-    with explain_disk_errors(store):
+    with explain_disk_errors(store), ThreadPoolExecutor(_AT_ONCE) as pool:
+        taking = _Taking(store, pool)
         store.mkdir(parents=True, exist_ok=True)
         try:
             mode = os.lstat(path).st_mode
@@ -95,8 +112,8 @@ def receive(path: Path, store: Path) -> Received:
             _take_folder(str(path), None, "", 0, taking)
         else:
             _take_file(str(path), None, path.name, taking)
-    folder = stat.S_ISDIR(mode)
-    files = tuple(sorted(taking.files, key=lambda entry: entry.path))
+        taking.finish()
+    folder, files = stat.S_ISDIR(mode), tuple(taking.files)
     single = not folder and len(files) == 1
     digest = f"sha256:{files[0].sha256}" if single else digest_manifest(files)
     return Received(store, path.name, folder, digest, files, tuple(taking.problems))
@@ -130,12 +147,21 @@ def _take_folder(name: str, parent: int | None, shown: str, depth: int, taking: 
 
 
 def _take_file(name: str, parent: int | None, shown: str, taking: _Taking) -> None:
+    """Open a file here, where its folder is open, and leave the copying to the pool."""
+    taking.opened.acquire()
     try:
         handle = os.open(name, _OPEN, dir_fd=parent)
     except OSError as error:
+        taking.opened.release()
         _note_unopened(shown, error, taking)
         return
+    taking.copies.append(taking.pool.submit(_take_opened, handle, shown, taking))
+
+
+def _take_opened(handle: int, shown: str, taking: _Taking) -> None:
     try:
+        if taking.full:
+            return  # the first one said so, and nothing will be kept
         before = os.fstat(handle)
         if not stat.S_ISREG(before.st_mode):
             taking.problem(shown, "special_file", "it is a device, pipe or socket: not opened.")
@@ -148,8 +174,14 @@ def _take_file(name: str, parent: int | None, shown: str, taking: _Taking) -> No
         if not same or size != before.st_size:
             taking.problem(shown, "changed", "it changed while it was read: admit it again.")
         taking.files.append(FileEntry(path=_as_text(shown), size=size, sha256=digest))
+    except OSError as error:
+        if error.errno in _STORE_ERRORS:
+            taking.full = True
+            raise
+        _note_unopened(shown, error, taking)
     finally:
         os.close(handle)
+        taking.opened.release()
 
 
 def _as_text(path: str) -> str:

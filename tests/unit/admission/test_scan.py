@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import socket
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pedigree.admission import receiving
 from pedigree.admission.receiving import receive
 from pedigree.admission.scan import scan_bytes, scan_path, scan_received
+from pedigree.digests import digest_manifest
 from pedigree.errors import PedigreeError
 from tests.unit.admission.artifacts import (
     hostile,
@@ -142,6 +145,50 @@ def test_a_file_that_grows_while_it_is_read_is_rejected(
 
     monkeypatch.setattr(os, "copy_file_range", grow)
     assert "changed while it was read" in by_file(path)["model.safetensors"]
+
+
+def test_many_files_are_taken_at_once_with_the_same_result_and_no_file_left_open(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "m"
+    for number in range(60):
+        part = folder / f"{number % 7}"
+        part.mkdir(parents=True, exist_ok=True)
+        (part / f"{number}.txt").write_text(f"{number}\n" * (60 - number))
+        if number % 9 == 0:
+            (part / f"link-{number}").symlink_to("/etc/passwd")
+    opened = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0
+    received = [receive(folder, tmp_path / f"store-{n}") for n in range(3)]
+    if opened:
+        assert len(list(Path("/proc/self/fd").iterdir())) <= opened
+    assert len({one.digest for one in received}) == 1
+    assert received[0].digest == digest_manifest(received[0].files)
+    paths = [entry.path for entry in received[0].files]
+    assert paths == sorted(paths)
+    assert len(paths) == 60
+    problems = [problem.path for problem in received[0].problems]
+    assert problems == sorted(problems)
+    assert len(problems) == 7
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_a_full_disk_ends_it_and_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    folder = model_folder(tmp_path / "m")
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(receiving, "_copy", fail)
+    if error == errno.ENOSPC:
+        with pytest.raises(PedigreeError, match="disk is full"):
+            receive(folder, tmp_path / "store")
+        return
+    received = receive(folder, tmp_path / "store")
+    assert received.files == ()
+    assert {problem.rule for problem in received.problems} == {"unreadable"}
+    assert scan_received(received).outcome != "admitted"
 
 
 def test_the_copy_is_what_is_scanned(tmp_path: Path) -> None:
