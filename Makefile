@@ -11,7 +11,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: install demo demo-attacks test test-slow lint format ui mlflow clean
+.PHONY: install modelaudit demo demo-attacks test test-slow lint format ui mlflow clean
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -19,6 +19,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,cluster,redis,dev]'
 	$(BIN)/python -m pip check
 	touch $@
+
+# The other scanner that a policy may ask (`second_opinions`); nothing else needs it.
+modelaudit: install
+	$(BIN)/python -m venv .pedigree/modelaudit
+	.pedigree/modelaudit/bin/python -m pip install --quiet --constraint constraints-modelaudit.txt modelaudit
 
 demo: install
 	$(BIN)/pedigree run --profile demo

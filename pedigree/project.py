@@ -83,6 +83,11 @@ class Project:
         return self.root / ".pedigree" / "outside"
 
     @property
+    def modelaudit(self) -> Path:
+        """Where the virtual environment of modelaudit lies, if the policy asks it."""
+        return self.root / ".pedigree" / "modelaudit"
+
+    @property
     def evidence(self) -> Path:
         """Where signed statements lie."""
         return self.root / ".pedigree" / "evidence"

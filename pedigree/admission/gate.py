@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import cast
 
 from pedigree.admission.keeping import discard, keep, set_apart
+from pedigree.admission.modelaudit import ModelAudit, ask_modelaudit, find_modelaudit
 from pedigree.admission.pins import Pin, compare_with_pin
 from pedigree.admission.publishers import Publishers, load_publishers
 from pedigree.admission.receiving import Received, receive
 from pedigree.admission.scan import scan_received
-from pedigree.admission.second_opinion import ask_second_opinion
+from pedigree.admission.second_opinion import Opinion, ask_picklescan, hear
 from pedigree.admission.signature_files import SignatureFiles, take_signature
 from pedigree.admission.signatures import SignatureVerdict, verify_signature
 from pedigree.admission.transitions import Passage, find_decision
@@ -34,7 +35,7 @@ from pedigree.evidence.policy import Policy
 from pedigree.evidence.store import EvidenceStore, Statement, open_store
 from pedigree.files import explain_disk_errors
 from pedigree.project import Project
-from pedigree.sandbox import Isolation, probe_isolation
+from pedigree.sandbox import Isolation, level_of, probe_isolation, require_level
 
 _WEIGHTS = ("safetensors", "onnx", "gguf")
 _TREE_RULES = ("tree_", "link", "special_file", "changed", "unreadable")
@@ -49,6 +50,7 @@ class Gate:
     store: EvidenceStore = field(repr=False)
     isolation: Isolation
     publishers: Publishers
+    modelaudit: ModelAudit | None = None
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,18 @@ class Admission:
 
 
 def open_gate(project: Project, policy: Policy | None = None) -> Gate:
-    """Open a project's gate: policy (the project's), evidence, what the sandbox can hold here."""
+    """Open a project's gate: policy (the project's), evidence, what the sandbox can hold here.
+
+    Raises:
+        PedigreeError: the policy asks a scanner that is not there, or cannot be run here.
+    """
     policy = policy or project.policy()
-    store = open_store(project, policy, write=True)
-    return Gate(project, policy, store, probe_isolation(), load_publishers(project.root))
+    store, isolation = open_store(project, policy, write=True), probe_isolation()
+    auditor = None
+    if "modelaudit" in policy.admission.second_opinions:
+        auditor = find_modelaudit(project.modelaudit)
+        require_level(isolation, level_of(policy.admission.minimum_isolation))
+    return Gate(project, policy, store, isolation, load_publishers(project.root), auditor)
 
 
 def admit_artifact(
@@ -172,10 +182,11 @@ def _pass_through(
     signed = _verify_signature(received, signature, gate, way, conversion)
     if signed.findings:
         return _refuse(way, list(signed.findings))
-    opinion = ask_second_opinion(received, scan_received(received, limits))
-    scan = limit_formats(opinion.scan, gate.policy)
+    scan = scan_received(received, limits)
+    opinions = _ask_others(received, scan, gate)
+    scan = limit_formats(hear(scan, opinions), gate.policy)
     same = _find_same_weights(scan, gate)
-    _reach_scanned(way, scan, same, opinion.said)
+    _reach_scanned(way, scan, same, [opinion.said for opinion in opinions])
     complete = not received.problems
     if conversion is not None and scan.outcome != "rejected":
         way.reach(
@@ -189,6 +200,18 @@ def _pass_through(
     way.decide(scan.outcome, scan.findings, scan.unlisted, complete, signed.signature)
     kept = _keep(received, scan, gate, complete)
     return Admission(scan, tuple(way.written), kept, same)
+
+
+def _ask_others(received: Received, scan: Scan, gate: Gate) -> list[Opinion]:
+    """Ask the other scanners that the policy names; each only where nobody has rejected yet."""
+    opinions: list[Opinion] = []
+    if "picklescan" in gate.policy.admission.second_opinions:
+        opinions.append(ask_picklescan(received, scan))
+    if gate.modelaudit is not None:
+        minimum = level_of(gate.policy.admission.minimum_isolation)
+        heard = hear(scan, opinions)
+        opinions.append(ask_modelaudit(gate.modelaudit, received, heard, gate.isolation, minimum))
+    return opinions
 
 
 def _verify_signature(
@@ -221,7 +244,7 @@ def _refuse(way: Passage, findings: list[Finding]) -> Admission:
 
 
 def _reach_scanned(
-    way: Passage, scan: Scan, same: tuple[str, ...], second_opinion: dict[str, JSON]
+    way: Passage, scan: Scan, same: tuple[str, ...], opinions: list[dict[str, JSON]]
 ) -> None:
     """Sign `tree_checked` and `scanned`, as far as nothing that they look at was rejected."""
     rejected = [one for one in scan.findings if one.outcome == "rejected"]
@@ -237,7 +260,7 @@ def _reach_scanned(
         {
             "kinds": kinds,
             "weights": {"sha256": hex_of(weights)} if weights else None,
-            "secondOpinion": second_opinion,
+            "secondOpinions": cast(JSON, opinions),
             "sameWeightsAs": [{"sha256": hex_of(digest)} for digest in same],
         },
     )

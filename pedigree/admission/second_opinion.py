@@ -1,18 +1,19 @@
-"""A second opinion on pickles: picklescan, in this process; it lists imports and loads nothing.
+"""Second opinions: picklescan on pickles, in this process; it lists imports and loads nothing.
 
-It can only speak against an artifact. A file that it could not read in full, or that is too large
-for it, is counted as such, and never as clean. It is asked where our own scan rejected nothing, so
-bombs do not reach it.
+Another scanner can only speak against an artifact. A file that it could not read in full, or that
+is too large for it, is counted as such, and never as clean. It is asked where our own scan rejected
+nothing, so bombs do not reach it. modelaudit, where a policy asks it too: `modelaudit.py`.
 """
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import IO, Any
 
 from pedigree.admission.receiving import Received
-from pedigree.admission.verdict import Finding, Scan, show
+from pedigree.admission.verdict import Finding, Scan, show, worst
 from pedigree.digests import JSON
 
 KINDS = ("pickle", "zip")
@@ -20,11 +21,18 @@ MAX_BYTES = 256 << 20  # it reads in pure Python, about 5 MB of opcodes a second
 
 
 @dataclass(frozen=True)
-class SecondOpinion:
-    """What another scanner said: the scan with its findings, and the words for the record."""
+class Opinion:
+    """What another scanner said: its findings, and the words for the record."""
 
-    scan: Scan
+    findings: tuple[Finding, ...]
     said: dict[str, JSON]
+
+
+def hear(scan: Scan, opinions: Sequence[Opinion]) -> Scan:
+    """Return the scan with what others found; nothing that they say makes it milder."""
+    findings = [finding for opinion in opinions for finding in opinion.findings]
+    outcome = worst([scan.outcome, *(finding.outcome for finding in findings)])
+    return replace(scan, outcome=outcome, findings=(*scan.findings, *findings))
 
 
 def scanner_version() -> str:
@@ -35,11 +43,11 @@ def scanner_version() -> str:
         return "absent"
 
 
-def ask_second_opinion(received: Received, scan: Scan) -> SecondOpinion:
+def ask_picklescan(received: Received, scan: Scan) -> Opinion:
     """Ask picklescan about each pickle received; what it calls dangerous is rejected."""
     wanted = {one.path: one.kind for one in scan.files if one.kind in KINDS}
     if scan.outcome == "rejected" or not wanted:
-        return SecondOpinion(scan, {"scanner": "picklescan", "asked": 0})
+        return Opinion((), {"scanner": "picklescan", "asked": 0})
     findings: list[Finding] = []
     incomplete: list[JSON] = []
     for entry in received.files:
@@ -57,13 +65,12 @@ def ask_second_opinion(received: Received, scan: Scan) -> SecondOpinion:
             findings.append(Finding(show(entry.path, 1000), "second_opinion", "rejected", reason))
     said: dict[str, JSON] = {
         "scanner": "picklescan",
+        "version": scanner_version(),
         "asked": len(wanted),
         "incomplete": incomplete,
         "against": len(findings),
     }
-    if findings:
-        scan = replace(scan, outcome="rejected", findings=(*scan.findings, *findings))
-    return SecondOpinion(scan, said)
+    return Opinion(tuple(findings), said)
 
 
 def _ask(stream: IO[bytes], kind: str) -> tuple[list[str], bool]:

@@ -71,7 +71,8 @@ def gate_code_digest() -> str:
     """Return the digest of the code that decides: the files of this package up to the gate."""
     here = Path(__file__).parent
     names = {path.name for path in here.glob("*.py")} - _AFTER_THE_GATE
-    return digest_code(*sorted(f"{here.name}/{name}" for name in names))
+    workers = ["sandbox/workers/ask_modelaudit.py"]
+    return digest_code(*sorted(f"{here.name}/{name}" for name in names), *workers)
 
 
 def tool_versions() -> dict[str, JSON]:

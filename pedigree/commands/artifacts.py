@@ -79,6 +79,11 @@ def _judge(options: argparse.Namespace) -> tuple["Scan", dict[str, "JSON"]]:
         raise PedigreeError(
             "--expect, --signature and --waiver need a project: call it in its folder."
         )
+    if policy and "modelaudit" in policy.admission.second_opinions:
+        raise PedigreeError(
+            f"{options.policy} asks modelaudit, whose environment belongs to a project: call it in "
+            "a project's folder, or take modelaudit out of `second_opinions`."
+        )
     scan = scan_path(options.path)
     return (limit_formats(scan, policy) if policy else scan), {}
 

@@ -298,6 +298,9 @@ class AdmissionPolicy(Settings):
     formats: tuple[Literal["safetensors", "onnx", "gguf"], ...] = Field(
         default=("safetensors", "onnx", "gguf"), min_length=1, description="of weights"
     )
+    second_opinions: tuple[Literal["picklescan", "modelaudit"], ...] = Field(
+        default=("picklescan",), description="other scanners; they can only speak against"
+    )
 
     def digest(self) -> str:
         """Return the digest that an admission is bound to."""

@@ -16,10 +16,10 @@ watchdog beside it. Below the level that is asked for, nothing is opened. Only L
 from pedigree.sandbox.inner import WorkerRequest
 from pedigree.sandbox.isolation import Isolation, Level, level_of
 from pedigree.sandbox.limits import Limits
-from pedigree.sandbox.probing import probe_isolation, run_sandboxed
+from pedigree.sandbox.probing import probe_isolation, require_level, run_sandboxed
 from pedigree.sandbox.running import SandboxResult
 
 __all__ = [
     "Isolation", "Level", "Limits", "SandboxResult", "WorkerRequest", "level_of", "probe_isolation",
-    "run_sandboxed",
+    "require_level", "run_sandboxed",
 ]  # fmt: skip

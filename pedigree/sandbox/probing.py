@@ -87,16 +87,25 @@ def run_sandboxed(
         PedigreeError: The level is too low, nothing was run; or the worker failed, was killed or
             gave no answer, nothing was kept.
     """
+    found = isolation or probe_isolation()
+    require_level(found, minimum)
+    return run_job(worker, payload, read_only, output, outputs, limits or Limits(), found)
+
+
+def require_level(found: Isolation, minimum: Level) -> None:
+    """Refuse what this machine can hold where a policy asks for more.
+
+    Raises:
+        PedigreeError: the level is lower, or the policy's minimum allows everything.
+    """
     if minimum < Level.LANDLOCK_SECCOMP:
         raise PedigreeError(
             f"The policy's minimum isolation is {Level(minimum).label}, under which a worker could "
             f"read and send anything: set it to {Level.LANDLOCK_SECCOMP.label} or higher."
         )
-    found = isolation or probe_isolation()
     if found.level < minimum:
         raise PedigreeError(
             f"Isolation {Level(minimum).label} is required and {found.level.label} is what this "
             f"machine has ({' '.join(found.absent)}): nothing was opened; run it on a machine that "
             "has the required level."
         )
-    return run_job(worker, payload, read_only, output, outputs, limits or Limits(), found)

@@ -316,17 +316,18 @@ def test_a_second_opinion_is_heard_and_never_counts_as_clean(
     path = tmp_path / "numbers.pkl"
     path.write_bytes(b"\x80\x04K\x01.")
     said = admit_artifact(path, gate, NOW).statements[-2].predicate
-    assert said["secondOpinion"] == {
-        "scanner": "picklescan", "asked": 1, "incomplete": [], "against": 0,
-    }  # fmt: skip
-    assert said["tools"]["picklescan"][0].isdigit()
+    version = said["tools"]["picklescan"]
+    assert version[0].isdigit()
+    assert said["secondOpinions"] == [
+        {"scanner": "picklescan", "version": version, "asked": 1, "incomplete": [], "against": 0}
+    ]
 
     def fail(*_arguments: object) -> None:
         raise RuntimeError
 
     monkeypatch.setattr(scanner, "scan_pickle_bytes", fail)
     said = admit_artifact(path, gate, NOW).statements[-2].predicate
-    assert said["secondOpinion"]["incomplete"] == ["numbers.pkl"]
+    assert said["secondOpinions"][0]["incomplete"] == ["numbers.pkl"]
     monkeypatch.undo()
     # Ours took it for harmless, say: the other one is asked, and rejects.
     (tmp_path / "bad.pkl").write_bytes(hostile(tmp_path / "canary"))
