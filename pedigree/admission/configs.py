@@ -22,7 +22,7 @@ _CODE_KEYS = words(
     "registered_name module_class code_paths loader_module"
 )
 _TEMPLATE_KEYS = re.compile(r"(^|[._])(chat_)?template(s|_\w+)?$|jinja", re.I)
-_SHARD = re.compile(r"[\w.-]+\.safetensors\Z")
+_INDEX = re.compile(r".*\.(safetensors|bin)\.index\.json\Z")
 _VOCABULARY_KEYS = words(
     "vocab merges added_tokens_decoder added_tokens_encoder additional_special_tokens "
     "added_tokens extra_special_tokens bad_words_ids id2label label2id"
@@ -63,8 +63,8 @@ def _judge_form(value: Any, name: str, where: str, report: Report) -> None:
         raise Unreadable("a configuration is an object, and this is none")
     if name == "config.json":
         _judge_model_config(value, where, report)
-    elif name.endswith(".safetensors.index.json"):
-        shards_of(value)
+    elif is_index(name):
+        shards_of(value, name)
     elif name == "modules.json":
         _judge_modules(value, where, report)
 
@@ -97,8 +97,13 @@ def _judge_modules(value: Any, where: str, report: Report) -> None:
             )
 
 
-def shards_of(value: Any) -> set[str]:
-    """Return the files that an index of shards names.
+def is_index(name: str) -> bool:
+    """Whether a file of this name says in which shard each tensor lies."""
+    return _INDEX.match(name) is not None
+
+
+def shards_of(value: Any, name: str) -> set[str]:
+    """Return the files that an index of shards names; `name` says of which form they are.
 
     Raises:
         Unreadable: it is no such index, or it names something outside its folder.
@@ -107,10 +112,11 @@ def shards_of(value: Any) -> set[str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise Unreadable("an index of shards has a weight_map, and this one has none")
     shards = set(map(str, weight_map.values()))
+    form = name.split(".")[-3]
     for shard in shards:
-        if not _SHARD.match(shard) or ".." in shard:
+        if not re.fullmatch(rf"[\w.-]+\.{form}", shard) or ".." in shard:
             raise Unreadable(
-                f"it names the shard {show(shard)!r}: expected a safetensors file beside it"
+                f"it names the shard {show(shard)!r}: expected a .{form} file beside it"
             )
     return shards
 

@@ -55,11 +55,21 @@ class Gate:
 
 @dataclass(frozen=True)
 class Conversion:
-    """How an artifact was made here from another: that one's digest, why, how many tensors."""
+    """How an artifact was made here from another.
+
+    Attributes:
+        parent: the other's digest.
+        reason: why it was made.
+        tensors: how many.
+        dequantised: how many of them were quantised there and are not here.
+        waiver: digest of the waiver by which the other was opened; None where that was not needed.
+    """
 
     parent: str
     reason: str
     tensors: int | None
+    dequantised: int = 0
+    waiver: str | None = None
 
 
 @dataclass(frozen=True)
@@ -195,6 +205,8 @@ def _pass_through(
                 "parent": {"sha256": hex_of(conversion.parent)},
                 "reason": conversion.reason,
                 "tensors": conversion.tensors,
+                "dequantised": conversion.dequantised,
+                "waiver": {"sha256": hex_of(conversion.waiver)} if conversion.waiver else None,
             },
         )
     way.decide(scan.outcome, scan.findings, scan.unlisted, complete, signed.signature)

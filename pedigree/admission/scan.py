@@ -201,8 +201,8 @@ class _Scanner:
     def _judge_json(self, blob: Blob, name: str, where: str) -> None:
         text = read_text(blob, self.report)
         value = configs.judge_json((text or "").removeprefix("\ufeff"), name, where, self.report)
-        if name.endswith(".safetensors.index.json") and value is not None:
-            self.shards = configs.shards_of(value)
+        if configs.is_index(name) and value is not None:
+            self.shards = configs.shards_of(value, name)
         if '"class_name"' in (text or "") and zips.find_lambda((text or "").encode()):
             self.report.reject(
                 where, "keras_lambda", "it holds a Keras Lambda layer, which is code."

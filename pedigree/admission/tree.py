@@ -1,7 +1,8 @@
 """Which files a model's folder may hold: an allowlist of names, each with the content it must have.
 
 Every other file is named and rejected, `.git*` included: a loader finds files by name, so one that
-nobody asked for (`modeling_x.py`, `adapter_model.bin`) can become the one that is loaded.
+nobody asked for (`modeling_x.py`) can become the one that is loaded. A pickled checkpoint is
+quarantined: it can be converted.
 """
 
 import re
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pedigree.admission.verdict import Report, show, words
 from pedigree.digests import FileEntry
 
+_PICKLED = "pickled weights"
 _JSON = frozenset({"json"})
 _TEXT = frozenset({"text", "template", "json"})
 _JSON_NAMES = words(
@@ -38,7 +40,8 @@ ALLOWED: tuple[Allowed, ...] = (
     _allow("weights", r"[\w.-]+\.safetensors", frozenset({"safetensors"})),
     _allow("weights", r"[\w.-]+\.onnx", frozenset({"onnx"})),
     _allow("weights", r"[\w.-]+\.gguf", frozenset({"gguf"})),
-    _allow("index", r"[\w.-]+\.safetensors\.index\.json", _JSON),
+    _allow(_PICKLED, r"[\w.-]+\.(bin|pt|pth|ckpt)", frozenset({"pickle", "zip"})),
+    _allow("index", r"[\w.-]+\.(safetensors|bin)\.index\.json", _JSON),
     _allow("configuration", rf"({'|'.join(_JSON_NAMES)})\.json", _JSON),
     _allow("template", r"chat_template\.jinja|\w+\.jinja", frozenset({"template", "text"})),
     _allow("vocabulary", r"(merges|vocab|bpe|sentencepiece\.bpe|dict)\.txt", _TEXT),
@@ -89,6 +92,11 @@ def judge_place(path: str, kind: str, report: Report) -> None:
             path,
             "tree_content",
             f"a file of this name holds {expected}, and this one holds {kind}.",
+        )
+    elif allowed.role == _PICKLED:
+        # A library takes it where it finds no safetensors, and some take it first.
+        report.quarantine(
+            path, "tree_pickled", "weights in a pickled form: leave it out, or have it converted."
         )
 
 

@@ -103,7 +103,7 @@ def try_artifact(
 
 def _find_parts(digest: str, gate: Gate, like: str | None) -> tuple[Path, str, Path]:
     """Return the file with the weights, its form, and the folder with the configuration."""
-    artifact, kind = open_quarantined(digest, gate)
+    artifact, kinds, _ = open_quarantined(digest, gate)
     folder = artifact.path
     names = {entry.path for entry in artifact.files}
     if like is not None:
@@ -115,7 +115,8 @@ def _find_parts(digest: str, gate: Gate, like: str | None) -> tuple[Path, str, P
             "of the same form with --like DIGEST."
         )
     if len(names) == 1:
-        return artifact.path / names.pop(), "pickle" if kind in PICKLED else "safetensors", folder
+        pickled = next(iter(kinds.values()), None) in PICKLED
+        return artifact.path / names.pop(), "pickle" if pickled else "safetensors", folder
     if "model.safetensors" not in names:
         raise PedigreeError(
             f"{digest} cannot be tried: it has no model.safetensors. Only classifiers are run."

@@ -33,7 +33,9 @@ def add_commands(commands: Commands) -> None:
     admit.add_argument("--key", type=Path, metavar="FILE", help="public key; shows validity only")
     admit.add_argument("--json", action="store_true")
     admit.add_argument(
-        "--waiver", metavar="REASON", help="convert a quarantined pickle, in the sandbox"
+        "--convert",
+        action="store_true",
+        help="convert quarantined pickles to safetensors, in the sandbox, by a reviewer's waiver",
     )
     admit.set_defaults(command=_admit)
     attempt = commands.add_parser("try", help="run a quarantined classifier in the sandbox")
@@ -59,9 +61,21 @@ def _admit(options: argparse.Namespace) -> int:
             print(render_table([["OUTCOME", "RULE", "FILE", "REASON"], *lines]))
         if more.get("kept"):
             print(f"kept in {more['kept']}")
+        if scan.outcome == "quarantined" and "statements" in more and _is_pickled(scan):
+            print(
+                "a reviewer may let it be converted: pedigree waive conversion "
+                f"{scan.digest[7:19]} --until DATE --key KEY --reason TEXT; then pedigree admit "
+                f"{options.path} --convert"
+            )
         if more.get("adapter"):
             print(f"registered as the adapter {more['adapter']} of {more['base']}")
     return 0 if scan.outcome == "admitted" else 1
+
+
+def _is_pickled(scan: "Scan") -> bool:
+    from pedigree.admission.conversion import PICKLED
+
+    return any(one.kind in PICKLED for one in scan.files)
 
 
 def _judge(options: argparse.Namespace) -> tuple["Scan", dict[str, "JSON"]]:
@@ -75,9 +89,9 @@ def _judge(options: argparse.Namespace) -> tuple["Scan", dict[str, "JSON"]]:
     if project is not None:
         with hold(project.lock, shared=True):
             return _admit_into(project, policy, options)
-    if options.expect or options.signature or options.waiver:
+    if options.expect or options.signature or options.convert:
         raise PedigreeError(
-            "--expect, --signature and --waiver need a project: call it in its folder."
+            "--expect, --signature and --convert need a project: call it in its folder."
         )
     if policy and "modelaudit" in policy.admission.second_opinions:
         raise PedigreeError(
@@ -102,14 +116,14 @@ def _admit_into(
     if options.expect:
         pin = Pin(options.expect, "--expect", find_manifest(gate.store, options.expect))
     admission = admit_artifact(options.path, gate, now, pin=pin, signature=_read_signature(options))
+    said: dict[str, JSON] = {}
+    if options.convert and admission.scan.outcome == "quarantined":
+        said = {"converted_from": admission.describe()}
+        admission = convert_artifact(admission.digest, gate, now)
     if is_adapter(admission):
         adapter = register_admitted(admission, gate, now)
-        said = {"adapter": adapter.digest, "base": adapter.declaration.base}
-        return admission.scan, {**admission.describe(), **said}
-    if options.waiver is None or admission.scan.outcome != "quarantined":
-        return admission.scan, admission.describe()
-    converted = convert_artifact(admission.digest, gate, now, waiver=options.waiver)
-    return converted.scan, {**converted.describe(), "converted_from": admission.describe()}
+        said |= {"adapter": adapter.digest, "base": adapter.declaration.base}
+    return admission.scan, {**admission.describe(), **said}
 
 
 def _read_signature(options: argparse.Namespace) -> "SignatureFiles | None":

@@ -47,7 +47,7 @@ def add_commands(commands: Commands) -> None:
     revoke.set_defaults(command=_revoke)
 
     waive = commands.add_parser("waive", help="let a failed check pass for a time")
-    waive.add_argument("check", metavar="CHECK")
+    waive.add_argument("check", metavar="CHECK", help="or conversion, for a quarantined checkpoint")
     waive.add_argument("digest", metavar="DIGEST")
     waive.add_argument("--until", required=True, metavar="DATE")
     waive.add_argument("--key", required=True, help=f"a reviewer's key: {key_help}")
@@ -264,12 +264,18 @@ def _waive(options: argparse.Namespace) -> int:
     from pedigree.evidence.signers import open_signer
     from pedigree.evidence.trust import parse_time
     from pedigree.evidence.verdicts import find_verdict
-    from pedigree.evidence.waivers import waive
+    from pedigree.evidence.waivers import CONVERSION, waive
 
     project, store = _open(options)
     policy = project.policy()
-    digest = store.find_subject(options.digest, "verdict")
-    verdict, problem = find_verdict(store, digest, options.check, policy)
+    if options.check == CONVERSION:
+        from pedigree.admission.transitions import find_decision
+
+        digest = store.find_subject(options.digest, "admission")
+        verdict, problem = find_decision(store, digest, policy)
+    else:
+        digest = store.find_subject(options.digest, "verdict")
+        verdict, problem = find_verdict(store, digest, options.check, policy)
     if verdict is None:
         raise EvidenceMissing(
             f"There is nothing to waive: the verdict of {options.check} on {digest} {problem}. "
@@ -286,9 +292,12 @@ def _waive(options: argparse.Namespace) -> int:
         datetime.now(UTC),
     )
     until = statement.predicate["expiresOn"]
-    return _conclude(
-        options, store, statement, f"{options.check} on {digest} may pass until {until}"
+    what = (
+        f"{digest} may be converted until {until}"
+        if options.check == CONVERSION
+        else f"{options.check} on {digest} may pass until {until}"
     )
+    return _conclude(options, store, statement, what)
 
 
 def _conclude(

@@ -48,10 +48,9 @@ def _read_weights(path: Path, form: str) -> dict[str, Any]:
         return load_file(path)
     import torch
 
-    from pedigree.sandbox.workers.load_weights import find_state
+    from pedigree.sandbox.workers.load_weights import load_state
 
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
-    return {k: v for k, v in find_state(loaded).items() if isinstance(v, torch.Tensor)}
+    return {k: v for k, v in load_state(path).items() if isinstance(v, torch.Tensor)}
 
 
 def _build(folder: Path, state: dict[str, Any]) -> Any:

@@ -31,8 +31,27 @@ def test_a_checkpoint_is_converted_inside_the_sandbox(tmp_path: Path, isolation:
     converted = load_file(tmp_path / "out" / OUTPUT)
     assert converted.keys() == weights.keys()
     assert all(torch.equal(converted[name], weights[name]) for name in weights)
-    assert isinstance(result.value, dict)
-    assert result.value["half"] == {"dtype": "torch.bfloat16", "shape": [5]}
+    assert converted["half"].dtype == torch.bfloat16
+    assert result.value == {"tensors": 4, "dequantised": 0}
+
+
+def test_quantised_weights_come_out_dequantised_and_say_so(
+    tmp_path: Path, isolation: Isolation
+) -> None:
+    import torch
+    from safetensors import safe_open
+
+    exact = torch.tensor([[0.5, -1.0], [2.0, 0.25]])
+    quantised = torch.quantize_per_tensor(exact, 0.25, 0, torch.qint8)
+    torch.save({"q": quantised, "b": torch.ones(2)}, tmp_path / "model.pt")
+    result = run_sandboxed(
+        CONVERT, read_only=[tmp_path / "model.pt"], output=tmp_path / "out", outputs=[OUTPUT],
+        isolation=isolation,
+    )  # fmt: skip
+    assert result.value == {"tensors": 2, "dequantised": 1}
+    with safe_open(tmp_path / "out" / OUTPUT, "pt") as converted:
+        assert converted.metadata() == {"format": "pt", "dequantised": "1 of 2 tensors"}
+        assert torch.equal(converted.get_tensor("q"), exact)
 
 
 def _malicious(canary: Path, through: bytes) -> bytes:
