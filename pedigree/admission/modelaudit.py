@@ -3,7 +3,7 @@
     auditor = find_modelaudit(project.modelaudit)
     ask_modelaudit(auditor, received, scan, gate.isolation, minimum)
 
-It runs in the sandbox, on the very bytes that were received, under the names that they came with.
+It runs in the sandbox, on the very bytes that were received, under names that say the same of them.
 What it calls critical, and a model file that it did not see in full, is quarantined: it calls
 harmless pickles critical too, so it does not reject.
 """
@@ -73,8 +73,11 @@ def ask_modelaudit(
     if scan.outcome == "rejected" or not received.files:
         return Opinion((), {"scanner": "modelaudit", "version": auditor.version, "asked": 0})
     paths = [entry.path for entry in received.files]
-    answers = _run(auditor, received, isolation, minimum)
     kinds = {one.path: one.kind for one in scan.files}
+    names = [_name(number, entry.path, kinds) for number, entry in enumerate(received.files)]
+    if not received.folder:
+        names = [""]
+    answers = _run(auditor, received, names, isolation, minimum)
     findings: list[Finding] = []
     incomplete: list[JSON] = []
     for number, path in enumerate(paths):
@@ -98,38 +101,50 @@ def ask_modelaudit(
     return Opinion(tuple(findings), said_of_all)
 
 
+def _name(number: int, path: str, kinds: dict[str, str]) -> str:
+    """Return under which name it is shown a file of a folder.
+
+    By their names it would take shards together, for which it makes folders and threads that the
+    sandbox does not let it make.
+    """
+    place = Path(path)
+    is_model = kinds.get(show(path, 1000)) in _MODELS
+    return str(place.with_name(f"{number}{place.suffix}")) if is_model else path
+
+
 def _against(file: str, reason: str) -> Finding:
     return Finding(file, "second_opinion", "quarantined", reason)
 
 
 def _run(
-    auditor: ModelAudit, received: Received, isolation: Isolation, minimum: Level
+    auditor: ModelAudit,
+    received: Received,
+    names: list[str],
+    isolation: Isolation,
+    minimum: Level,
 ) -> dict[int, tuple[str, list[str]]]:
     """Return, by the number of a file, why it was not seen in full and what is critical in it."""
     seconds = _SECONDS + sum(entry.size for entry in received.files) // _SLOWEST
     with (
         explain_disk_errors(received.store),
-        tempfile.TemporaryDirectory(prefix="named-", dir=received.store) as folder,
+        tempfile.TemporaryDirectory(prefix="named-", dir=received.store) as temporary,
     ):
-        names: list[str] = []
-        for number, entry in enumerate(received.files):
-            # It goes by names. A folder for each, because two may become one where they are odd.
-            names.append(f"{number}/{Path(entry.path if received.folder else received.name).name}")
-            place = Path(folder) / names[-1]
-            place.parent.mkdir()
-            os.link(received.store / entry.sha256, place)
+        root = Path(temporary) / Path(received.name).name
         try:
+            for entry, name in zip(received.files, names, strict=True):
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                os.link(received.store / entry.sha256, root / name)
             done = run_sandboxed(
                 _WORKER,
                 payload=json.dumps(names).encode(),
-                read_only=[auditor.packages, Path(folder)],
+                read_only=[auditor.packages, root],
                 limits=Limits(cpu_seconds=seconds, wall_seconds=4 * seconds),
                 minimum=minimum,
                 isolation=isolation,
             )
             return _read_answers(done.value)
-        except PedigreeError as error:
-            # What it is asked about may be what stopped it.
+        except (PedigreeError, FileExistsError) as error:
+            # What it is asked about may be what stopped it; or two names are one in this system.
             return {number: (show(str(error).rstrip("."), 300), []) for number in range(len(names))}
 
 

@@ -15,28 +15,40 @@ from pedigree.sandbox.inner import WorkerRequest
 
 _SHOWN = 5  # findings of one file that are told
 _TEXT = 300
-# Its own word for a scan that saw only a part.
-_IN_PART = "inconclusive"
 
 
 def ask(request: WorkerRequest) -> dict[str, dict[str, object]]:
     """Return what modelaudit has against files, by their number in the list that it is given.
 
-    The paths to read are the folder `site-packages` of its environment, and the folder of the
-    files; the payload is the list of their names as JSON. An answer has `why` it did not see the
-    file in full, which is empty where it did, and the findings that are `critical`.
+    The paths to read are the folder `site-packages` of its environment, and the file or folder to
+    judge; the payload is the list of the files' names in it as JSON, a single empty one for a file.
+    An answer has `why` it did not see the file in full, which is empty where it did, and the
+    findings that are `critical`.
     """
-    packages, folder = request.read_only
+    packages, target = request.read_only
     _use_environment(packages)
     from modelaudit.core import (  # pyright: ignore[reportMissingImports]
         scan_model_directory_or_file,
     )
 
+    found: Any = scan_model_directory_or_file(  # pyright: ignore[reportUnknownVariableType]
+        str(target), skip_file_types=False, cache_enabled=False
+    )
+    said: dict[str, Any] = found.model_dump(mode="json")
+    metadata = {_real(path): one or {} for path, one in said["file_metadata"].items()}
+    paths = [_real(target / name) for name in json.loads(request.payload)]
+    gaps = [_find_gap(path, metadata, said) for path in paths]
+    if not any(gaps) and (said["has_errors"] or not said["success"]):
+        gaps = ["its scan failed" for _ in paths]
     answers: dict[str, dict[str, object]] = {}
-    for number, name in enumerate(json.loads(request.payload)):
-        why, critical = _judge(scan_model_directory_or_file, folder / name)
+    for number, (path, why) in enumerate(zip(paths, gaps, strict=True)):
+        critical = [
+            str(one["message"])[:_TEXT]
+            for one in said["issues"]
+            if one["severity"] == "critical" and _is_at(one, path, paths)
+        ]
         if why or critical:
-            answers[str(number)] = {"why": why, "critical": critical}
+            answers[str(number)] = {"why": why[:_TEXT], "critical": critical[:_SHOWN]}
     return answers
 
 
@@ -51,24 +63,25 @@ def _use_environment(packages: Path) -> None:
     os.environ["HOME"] = "/"
 
 
-def _judge(scan: Any, path: Path) -> tuple[str, list[str]]:
-    try:
-        found: Any = scan(str(path), skip_file_types=False, cache_enabled=False)
-    except Exception as error:
-        return f"it ended with {type(error).__name__}", []
-    said: dict[str, Any] = found.model_dump(mode="json")
-    critical = [one["message"] for one in said["issues"] if one["severity"] == "critical"]
-    return _find_gap(said), [str(message)[:_TEXT] for message in critical[:_SHOWN]]
-
-
-def _find_gap(said: dict[str, Any]) -> str:
-    """Return why the file was not looked at in full, or nothing."""
-    metadata = [one for one in said["file_metadata"].values() if one]
-    if not said["files_scanned"] or not any(one.get("scanner_dependency_ids") for one in metadata):
+def _find_gap(path: str, metadata: dict[str, Any], said: dict[str, Any]) -> str:
+    """Return why a file was not looked at in full, or nothing."""
+    one = metadata.get(path, {})
+    if not one.get("scanner_dependency_ids"):
         return "it has no scanner for it"
-    if any(one.get("scan_outcome") == _IN_PART for one in metadata):
-        return "it saw only a part"
-    skipped = [check["name"] for check in said["checks"] if check["status"] == "skipped"]
-    if skipped:
-        return f"it skipped {skipped[0][:_TEXT]}"
-    return "" if said["success"] and not said["has_errors"] else "its scan failed"
+    if one.get("scan_outcome"):
+        reasons = one.get("scan_outcome_reasons") or []
+        return f"it calls its scan {one['scan_outcome']}: {', '.join(map(str, reasons))}"
+    for check in said["checks"]:
+        if check["status"] == "skipped" and _is_at(check, path, [path]):
+            return f"it skipped {check['name']}"
+    return ""
+
+
+def _is_at(one: dict[str, Any], path: str, paths: list[str]) -> bool:
+    """Whether a finding is about a file; one that is about none of them is about each."""
+    place = _real(str(one.get("location") or ""))
+    return place.startswith(path) or not any(place.startswith(other) for other in paths)
+
+
+def _real(path: str | Path) -> str:
+    return os.path.realpath(path)

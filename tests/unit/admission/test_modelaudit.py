@@ -30,35 +30,49 @@ def attempt(what):
     return True
 
 class Found:
-    def __init__(self, path):
+    def __init__(self, target):
+        out = [attempt(socket.socket), attempt(os.fork), attempt(lambda: os.listdir("/"))]
+        self.said = {"issues": [], "checks": [], "files_scanned": 0, "success": True,
+                     "has_errors": False, "file_metadata": {}}
+        if any(out):
+            self.add("a sandbox that lets out", target)
+        places = [target] if os.path.isfile(target) else [
+            os.path.join(folder, name) for folder, _, names in os.walk(target) for name in names
+        ]
+        for path in places:
+            self.look(path)
+
+    def add(self, message, path, severity="critical"):
+        issue = {"severity": severity, "message": message, "location": path + " (pos 3)"}
+        self.said["issues"].append(issue)
+
+    def look(self, path):
         with open(path, "rb") as stream:
             data = stream.read()
         assert b"RAISE" not in data
         assert b"DIE" not in data or os._exit(3)
-        out = [attempt(socket.socket), attempt(os.fork), attempt(lambda: os.listdir("/"))]
-        issues = ["a sandbox that lets out"] if any(out) else []
-        issues += ["it is bad\\x1b[31m"] if b"CRITICAL" in data else []
-        self.said = {
-            "issues": [{"severity": "critical", "message": one} for one in issues]
-            + [{"severity": "warning", "message": "nothing much"}],
-            "checks": [{"name": "a check", "status": "skipped" if b"SKIP" in data else "passed"}],
-            "files_scanned": 0 if b"NONE" in data else 1,
-            "success": b"FAIL" not in data,
-            "has_errors": b"ERROR" in data,
-            "file_metadata": {
-                path: {
-                    "scanner_dependency_ids": [] if b"UNKNOWN" in data else ["one"],
-                    "scan_outcome": "inconclusive" if b"PARTLY" in data else None,
-                }
-            },
-        }
+        self.add("nothing much", path, "warning")
+        if b"CRITICAL" in data:
+            self.add("it is bad\\x1b[31m", path)
+        self.said["checks"].append({
+            "name": "a check", "status": "skipped" if b"SKIP" in data else "passed",
+            "location": path,
+        })
+        self.said["success"] &= b"FAIL" not in data
+        self.said["has_errors"] |= b"ERROR" in data
+        if b"NONE" not in data:
+            self.said["file_metadata"][path] = {
+                "scanner_dependency_ids": [] if b"UNKNOWN" in data else ["one"],
+                "scan_outcome": "inconclusive" if b"PARTLY" in data else None,
+                "scan_outcome_reasons": ["too_large"],
+            }
 
     def model_dump(self, mode):
         return self.said
 
 def scan_model_directory_or_file(path, skip_file_types, cache_enabled):
     assert os.environ["PROMPTFOO_DISABLE_TELEMETRY"] == "1"
-    assert len(os.path.basename(path)) < 30  # a name, which it goes by, and no digest
+    assert os.path.basename(path) in ("m", "m.safetensors")  # its name, which it goes by
     return Found(path)
 """
 
@@ -110,13 +124,13 @@ def test_it_finds_nothing_and_the_record_says_who_was_asked(gate: Gate, tmp_path
     ("word", "reason"),
     [
         ("CRITICAL", "calls it critical: it is bad\\x1b[31m."),
-        ("PARTLY", "it saw only a part"),
+        ("PARTLY", "it calls its scan inconclusive: too_large"),
         ("SKIP", "it skipped a check"),
         ("NONE", "it has no scanner for it"),
         ("UNKNOWN", "it has no scanner for it"),
         ("FAIL", "its scan failed"),
         ("ERROR", "its scan failed"),
-        ("RAISE", "it ended with AssertionError"),
+        ("RAISE", "AssertionError"),
         ("DIE", "ended with 3"),
     ],
 )
@@ -142,6 +156,19 @@ def test_a_document_that_it_does_not_know_is_recorded_and_stops_nothing(
     assert admission.admitted
     said = admission.statements[-2].predicate["secondOpinions"][1]
     assert said["incomplete"] == ["README.md"]
+
+
+def test_in_a_folder_each_finding_goes_to_its_file(gate: Gate, tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    tensor = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
+    for number, word in enumerate(["fine", "CRITICAL", "PARTLY", "fine"], 1):
+        header: dict[str, object] = {"__metadata__": {"note": word}, f"w{number}": tensor}
+        part = folder / f"model-{number:05}-of-00004.safetensors"
+        part.write_bytes(safetensors_bytes(header))
+    scan = admit_artifact(folder, gate, NOW).scan
+    assert [(one.file[6:11], one.rule) for one in scan.findings] == [
+        ("00002", "second_opinion"), ("00003", "second_opinion"),
+    ]  # fmt: skip
 
 
 def test_what_was_rejected_is_not_shown_to_it(gate: Gate, tmp_path: Path) -> None:
@@ -187,10 +214,16 @@ def test_the_real_one_in_the_sandbox(project: Project, tmp_path: Path) -> None:
     gate = open_gate(project)
     if gate.isolation.level < Level.LANDLOCK_SECCOMP:
         pytest.skip(f"nothing is ever opened here: {gate.isolation.absent}")
-    admission = admit_artifact(model_folder(tmp_path / "m"), gate, NOW)
+    folder = model_folder(tmp_path / "m")
+    for number in (1, 2):  # it reads shards in threads, from some size on
+        tensor = {"dtype": "F32", "shape": [4_000_000], "data_offsets": [0, 16_000_000]}
+        data = safetensors_bytes({f"w{number}": tensor}, bytes(16_000_000))
+        (folder / f"part-{number:05}-of-00002.safetensors").write_bytes(data)
+    admission = admit_artifact(folder, gate, NOW)
     assert admission.admitted, admission.scan.findings
     said = admission.statements[-2].predicate["secondOpinions"][1]
     assert (said["scanner"], said["against"]) == ("modelaudit", 0)
+    assert not [name for name in said["incomplete"] if name.endswith(".safetensors")]
     assert said["asked"] == len(admission.scan.files)
     # Ours would have rejected this one; shown to it alone, it speaks against it.
     from pedigree.admission.modelaudit import ask_modelaudit
