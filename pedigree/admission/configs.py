@@ -34,8 +34,15 @@ _VOCABULARY_KEYS = words(
     "vocab merges added_tokens_decoder added_tokens_encoder additional_special_tokens "
     "added_tokens extra_special_tokens bad_words_ids"
 )
-# Keys for the module and the class of a serialised object: those of Keras, and those of skops.
-_SERIALISED = (("module", "class_name"), ("__module__", "__class__"))
+# Keys for the module and the class of a serialised object: those of Keras, skops and PEFT.
+_DUNDER = ("__module__", "__class__")
+_SERIALISED = (("module", "class_name"), _DUNDER, ("parent_library", "base_model_class"))
+_LIBRARIES = words("transformers torch torchvision timm diffusers sentence_transformers")
+# Where transformers takes `owner/repository` for a kernel of its hub, which it imports.
+_CODE_PLACES = re.compile(r"_implementation(_internal)?$|(^|_)kernels?(_config|_mapping|$)")
+_REPOSITORY = re.compile(r"^[^/:]+/[^/]+$")
+_REPEATED = re.compile(r"\)[*+{]")
+_LONGEST_PATTERN = 20_000
 _PATTERN_KEYS = re.compile(r"(^|_)(regex|pattern|pat_str)$", re.I)
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 _DATA_ENDINGS = words(
@@ -191,12 +198,15 @@ def judge_values(value: Any, where: str, report: Report) -> None:
             )
         if isinstance(item, dict) and not vocabulary:
             _judge_class(item, where, report)
+        if _CODE_PLACES.search(key) and not vocabulary:
+            _judge_code_place(item, key, where, report)
         if not isinstance(item, str) or vocabulary:
             continue
         if key == "precompiled_charsmap":
             judge_charsmap(item, where, report)
             continue
-        if _PATTERN_KEYS.search(key) and may_run_away(item):
+        pattern = _PATTERN_KEYS.search(key) or _REPEATED.search(item)
+        if pattern and len(item) <= _LONGEST_PATTERN and may_run_away(item):
             report.quarantine(
                 where,
                 "pattern",
@@ -210,6 +220,22 @@ def judge_values(value: Any, where: str, report: Report) -> None:
             judge_text(item, key, where, report)
 
 
+def _judge_code_place(value: Any, key: str, where: str, report: Report) -> None:
+    """Reject the name of a repository where an implementation is chosen: its code would be run."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict | list):
+            waiting += item.values() if isinstance(item, dict) else item
+        elif isinstance(item, str) and _REPOSITORY.search(item):
+            report.reject(
+                where,
+                "auto_map",
+                f"{show(key)!r} makes the loader fetch and run the code of {show(item, 80)!r}.",
+            )
+            return
+
+
 def _judge_class(value: dict[str, Any], where: str, report: Report) -> None:
     """Judge a serialised object by its class: reject one of a module that runs things."""
     for of_module, of_class in _SERIALISED:
@@ -220,6 +246,11 @@ def _judge_class(value: dict[str, Any], where: str, report: Report) -> None:
         if judged.verdict == "dangerous":
             full = show(f"{module}.{name}", 80)
             report.reject(where, "auto_map", f"it makes {full} ({judged.why}).")
+        elif of_module == "parent_library":
+            if module.partition(".")[0] not in _LIBRARIES:
+                report.reject(
+                    where, "auto_map", f"it imports {show(module, 80)}, no known library."
+                )
         elif of_module != "module":
             report.quarantine(
                 where, "serialised_objects", "it describes objects of Python, which a loader makes."
@@ -251,9 +282,9 @@ def _texts(value: Any) -> Iterator[tuple[str, Any, bool]]:
         key, item, vocabulary = waiting.pop()
         if isinstance(item, dict):
             yield key, item, vocabulary
-            described = all(isinstance(item.get(name), str) for name in _SERIALISED[1])
+            described = all(isinstance(item.get(name), str) for name in _DUNDER)
             for name, inner in item.items():
-                if described and name in _SERIALISED[1]:
+                if described and name in _DUNDER:
                     continue  # judged together
                 word = vocabulary or type(inner) is int
                 if not word and not name.isprintable():

@@ -19,7 +19,8 @@ _MOST_TURNS = 1_000_000  # of loops within each other, as far as they are writte
 _RANGE = 100_000  # the sandbox's own limit
 _WIDEST = 10_000
 _MOST_DOUBLINGS = 10
-_MOST_NAMES, _MOST_MACROS = 4_000, 100  # the longest of published models have some 300 and 10
+# The longest of published models have some 150, 500 and 10.
+_MOST_NAMES, _MOST_CALLS, _MOST_MACROS = 400, 4_000, 100
 _LONG = 1_000  # characters that are put in place of one
 _PADDING = words("ljust rjust center zfill expandtabs indent wordwrap batch slice truncate")
 _MULTIPLYING = words("join replace tojson escape e urlencode indent format forceescape xmlattr")
@@ -30,8 +31,13 @@ _WIDTH = re.compile(r"%[-+ #]*0*(\d{5,}|\*)|\{[^{}]*:[^{}]*\d{5,}")
 def objections_to_growth(tree: nodes.Template) -> Iterator[str]:
     """Yield a clause for each thing that may grow or go on without a bound."""
     yield from _objections_to_constants(tree)
-    made = sum(1 for _ in tree.find_all((nodes.Assign, nodes.AssignBlock, nodes.Call)))
-    if made > _MOST_NAMES or sum(1 for _ in tree.find_all(nodes.Macro)) > _MOST_MACROS:
+    made = sum(1 for _ in tree.find_all((nodes.Assign, nodes.AssignBlock)))
+    calls = sum(1 for _ in tree.find_all(nodes.Call))
+    if (
+        made > _MOST_NAMES
+        or calls > _MOST_CALLS
+        or sum(1 for _ in tree.find_all(nodes.Macro)) > _MOST_MACROS
+    ):
         yield "it has more variables, calls or macros than can be followed"
         return
     names = _Names(tree)
@@ -217,18 +223,25 @@ class _Names:
             waiting += self._called[current]
         return False
 
-    def _descends(self, node: nodes.Node, targets: set[str], deep: int = 0) -> bool:
-        if isinstance(node, nodes.Getitem):
-            return not isinstance(node.arg, nodes.Slice)
-        if isinstance(node, nodes.Getattr) or (
-            isinstance(node, nodes.Name) and node.name in targets
-        ):
-            return True
-        if isinstance(node, nodes.Filter) and node.node is not None:
-            return self._descends(node.node, targets, deep)
-        if isinstance(node, nodes.Name) and deep < 3:
-            made = [value for value in self.made.get(node.name, []) if value is not node]
-            return any(self._descends(value, targets, deep + 1) for value in made)
+    def _descends(self, node: nodes.Node, targets: set[str]) -> bool:
+        """Whether an argument is a part of something: an item, an attribute, a turn of a loop."""
+        seen: set[str] = set()
+        waiting = [node]
+        while waiting:
+            item = waiting.pop()
+            if isinstance(item, nodes.Getitem):
+                if not isinstance(item.arg, nodes.Slice):
+                    return True
+            elif isinstance(item, nodes.Getattr):
+                return True
+            elif isinstance(item, nodes.Filter) and item.node is not None:
+                waiting.append(item.node)
+            elif isinstance(item, nodes.Name):
+                if item.name in targets:
+                    return True
+                if item.name not in seen:
+                    seen.add(item.name)
+                    waiting += self.made.get(item.name, [])
         return False
 
 

@@ -39,7 +39,7 @@ class Limits:
     members: int = 20_000
     depth: int = 8
     in_memory: int = 128 << 20
-    templates: int = 4_000_000
+    templates: int = 2_000_000
 
 
 class TooMuch(Exception):

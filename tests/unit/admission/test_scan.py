@@ -442,6 +442,17 @@ def test_templates_that_grow_or_go_on_without_a_bound_are_not_admitted(text: str
     assert scan_bytes(text.encode(), "chat_template.jinja").outcome != "admitted"
 
 
+def test_templates_of_many_names_and_macros_are_judged_soon() -> None:
+    calls = "".join(f"{{{{ m{i}(x) }}}}" for i in range(39))
+    macros = "".join(f"{{% macro m{i}(x) %}}{calls}{{% endmacro %}}" for i in range(99))
+    chain = "".join(f"{{% set a{i} = a{i - 1} ~ b{i} %}}" for i in range(1, 400))
+    ring = "".join(f"{{% set n.a{i} = n.a{(i + 1) % 400} %}}" for i in range(400))
+    began = time.process_time()
+    for text in (macros, chain, ring, "{{ " + "a ~ " * 40_000 + "a }}"):
+        scan_bytes(text.encode(), "chat_template.jinja")
+    assert time.process_time() - began < 20
+
+
 def test_templates_are_judged_up_to_a_limit_in_all() -> None:
     data = json.dumps({"chat_template": [{"name": "a", "template": "{{ a }}" * 100}] * 20}).encode()
     assert scan_bytes(data, "tokenizer_config.json").outcome == "admitted"
@@ -509,6 +520,15 @@ def test_what_templates_of_published_models_do_is_admitted(text: str) -> None:
         ("config.json", '{"activation_function": "runpy.run_path"}', "quarantined"),
         ("config.json", '{"activation_function": "torch.nn.modules.activation.Tanh"}', "admitted"),
         ("config.json", '{"layers": [{"module": "os", "class_name": "system"}]}', "rejected"),
+        ("config.json", '{"attn_implementation": "owner/kernel"}', "rejected"),
+        ("config.json", '{"text_config": {"_attn_implementation": "owner/a@v1:b"}}', "rejected"),
+        ("config.json", '{"kernel_config": {"Norm": {"cuda": "owner/a:b"}}}', "rejected"),
+        ("config.json", '{"attn_implementation": "sdpa", "kernel_size": 3}', "admitted"),
+        ("config.json", '{"a": {"base_model_class": "A", "parent_library": "b"}}', "rejected"),
+        ("adapter_config.json", '{"auto_mapping": {"base_model_class": "BertModel", '
+         '"parent_library": "transformers.models.bert.modeling_bert"}}', "admitted"),
+        ("adapter_config.json", '{"target_modules": "(a+)+$"}', "quarantined"),
+        ("adapter_config.json", '{"target_modules": ".*(q|v)_proj"}', "admitted"),
         ("a.json", '{"__module__": "os", "__class__": "system"}', "rejected"),
         ("a.json", '{"__module__": "sklearn.svm", "__class__": "SVC"}', "quarantined"),
         ("modules.json", '[{"path": "../x", "type": "sentence_transformers.models.Pooling"}]',
