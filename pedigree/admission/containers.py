@@ -10,12 +10,13 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any, cast
 
 from pedigree.admission.blobs import CHUNK, Blob, expand
 from pedigree.admission.verdict import Report, Unreadable, show
 
 JudgeMember = Callable[[Blob, str], None]
+_LONGEST_HEADER = 1 << 20
 _STREAM_HEADS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # of streams that may follow one another
 
 
@@ -41,7 +42,7 @@ def judge_compressed(
 def _expand(blob: Blob, kind: str, report: Report) -> tuple[Blob, int]:
     start = _zfile_head(blob) if kind == "zfile" else 0
     rest = [0]
-    pieces = _decompress(blob.window(start), _FRESH[kind], rest)
+    pieces = _decompress(blob.window(start), _FRESH[kind], rest, report)
     return expand(pieces, blob.size, report), rest[0]
 
 
@@ -64,13 +65,16 @@ _FRESH: dict[str, Callable[[], Any]] = {
 }
 
 
-def _decompress(blob: Blob, fresh: Callable[[], Any], rest: list[int]) -> Iterator[bytes]:
+def _decompress(
+    blob: Blob, fresh: Callable[[], Any], rest: list[int], report: Report
+) -> Iterator[bytes]:
     """Yield the content of one or more streams, in pieces of at most a megabyte.
 
     `rest[0]` becomes the count of bytes after the last stream.
     """
     offset, data = 0, b""
     while True:
+        report.spend_member()
         stream = fresh()
         while not stream.eof:
             if not data:
@@ -105,7 +109,7 @@ def judge_tar(blob: Blob, where: str, report: Report, judge_member: JudgeMember)
     )
     seen: set[str] = set()
     try:
-        with tarfile.open(fileobj=blob.open(), mode="r:") as archive:
+        with tarfile.open(fileobj=cast(IO[bytes], _Headers(blob)), mode="r:") as archive:
             for entry in archive:
                 report.spend_member()
                 inner = f"{where}!{show(entry.name)}"
@@ -123,6 +127,24 @@ def judge_tar(blob: Blob, where: str, report: Report, judge_member: JudgeMember)
                 judge_member(blob.window(entry.offset_data, entry.size), inner)
     except (tarfile.TarError, OSError, EOFError, ValueError, Unreadable, OverflowError) as error:
         report.reject(where, "archive_malformed", f"it cannot be read as a tar archive ({error}).")
+
+
+class _Headers:
+    """What a reader of tar archives reads its headers from; members are not read through it."""
+
+    def __init__(self, blob: Blob) -> None:
+        self._stream = blob.open()
+        self.seek, self.tell = self._stream.seek, self._stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Read a header, of a bounded length.
+
+        Raises:
+            OSError: it is longer: the reader would hold it in memory as a whole.
+        """
+        if not 0 <= size <= _LONGEST_HEADER:
+            raise OSError(f"a header of {size} bytes")
+        return self._stream.read(size)
 
 
 def judge_member_name(name: str, where: str, report: Report) -> None:

@@ -3,8 +3,11 @@
 A name is believed in one direction only: it can demand a stricter look, never a milder one.
 """
 
+import ast
 import re
 import struct
+import warnings
+import zlib
 
 from pedigree.admission import protobuf
 from pedigree.admission.blobs import Blob
@@ -59,10 +62,13 @@ _ZIP_TAIL = 65_557  # the longest comment, and the record before it
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 _SCRIPT = re.compile(
     rb"\A(\xef\xbb\xbf)?\s*(#!|<\?php|<script\b|<!doctype html|<html\b|@echo off"
-    rb"|import\s+\w+(\.\w+)*\s*(as\s+\w+\s*)?[\n;,]"
-    rb"|from\s+[\w.]+\s+import\s|def\s+\w+\s*\(.{0,500}\)\s*(->.{0,100})?:|class\s+\w+\s*(\(.*\))?:\s*\n)",
+    rb"|import[ \t]+\w+(\.\w+)*[ \t]*(as[ \t]+\w+[ \t]*)?[\r\n;,]"
+    rb"|from[ \t]+[\w.]+[ \t]+import\s"
+    rb"|def[ \t]+\w+\s*\(.{0,500}\)\s*(->.{0,100})?:|class\s+\w+\s*(\(.*\))?:\s*\n)",
     re.IGNORECASE,
 )
+_RUNS_CODE = re.compile(r"\b(import|__\w+__|eval|exec|compile|open|getattr|globals)\b")
+_PARSED = 200_000  # characters; the parser takes about a second for them
 _PYTHON_BODY = re.compile(
     rb"^(import\s+\w+(\.\w+)*\s*(as\s+\w+\s*)?$|from\s+[\w.]+\s+import\s+[\w(*]"
     rb"|def\s+\w+\(.{0,200}:[ \t]*$"
@@ -86,7 +92,7 @@ def recognise(blob: Blob, name: str, report: Report) -> str:
     if promised or _has_safetensors_header(head, blob.size):
         return "safetensors"
     for offset, magic, kind in _MAGIC:
-        if head[offset : offset + len(magic)] == magic:
+        if head[offset : offset + len(magic)] == magic and not _is_word(magic, head):
             return kind
     if head[8:12] == b"WEBP" and head[:4] == b"RIFF":
         return "WebP image"
@@ -94,13 +100,13 @@ def recognise(blob: Blob, name: str, report: Report) -> str:
         return "Python bytecode"
     if _is_old_tar(head):
         return "tar"
-    if head[8:10] in (b'{"', b"{}"):
+    if head[8:10] in (b'{"', b"{}") and _CONTROL.search(head[:8].decode("latin-1")):
         return "safetensors"  # its header claims more than there is
     return _recognise_structure(blob, head, name, report)
 
 
 def _recognise_structure(blob: Blob, head: bytes, name: str, report: Report) -> str:
-    if head[:2] in _ZLIB_HEADS:
+    if head[:2] in _ZLIB_HEADS and _inflates(head):
         return "zlib"
     if is_pickle(blob, report):
         return "pickle"
@@ -159,6 +165,42 @@ def also_a_zip(blob: Blob) -> bool:
     at = tail.rfind(_END_OF_ZIP)
     # Two four-byte marks in this order within a megabyte: in random weights once in 10^13 files.
     return at >= 0 and tail.rfind(_CENTRAL, 0, at) >= 0
+
+
+def _inflates(head: bytes) -> bool:
+    """Whether a zlib stream begins here; a text may begin with the same two letters."""
+    if _CONTROL.search(head.decode("latin-1")) is None and head.isascii():
+        return False
+    try:
+        zlib.decompressobj().decompress(head, 1)
+    except zlib.error:
+        return False
+    return True
+
+
+def _is_word(magic: bytes, head: bytes) -> bool:
+    """Whether a short mark in letters is how a text begins; a program has other bytes soon."""
+    return magic in (b"MZ", b"dex\n") and not _CONTROL.search(head.decode("latin-1"))
+
+
+def is_python(text: str) -> bool:
+    """Whether the whole of a text is Python that imports something or runs a text as code.
+
+    Prose and lists of words do not parse. A text of other letters is not tried.
+    """
+    if len(text) > _PARSED or not _RUNS_CODE.search(text):
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return any(
+        isinstance(node, ast.Import | ast.ImportFrom)
+        or (isinstance(node, ast.Name) and _RUNS_CODE.fullmatch(node.id) is not None)
+        for node in ast.walk(tree)
+    )
 
 
 def _parses(text: str) -> bool:

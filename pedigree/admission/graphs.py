@@ -6,27 +6,28 @@ those that do are rejected, naming the operator.
 """
 
 import re
+from dataclasses import dataclass, field
 
 from pedigree.admission.blobs import Blob
 from pedigree.admission.protobuf import BYTES, Field, read_fields
-from pedigree.admission.verdict import Report, Unreadable, show
+from pedigree.admission.verdict import Report, TooMuch, Unreadable, show
 
 _STANDARD_DOMAINS = frozenset(
     ["", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "ai.onnx.preview"]
 )
 # Field numbers of onnx.proto: where messages lie within messages.
 _ONNX: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 8: "opset", 20: "training", 25: "function"},
+    "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
-    "function": {7: "node", 9: "opset", 11: "attribute"},
+    "function": {7: "node", 11: "attribute"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
-    "opset": {},
 }
 _MAX_DEPTH = 32
+_MAX_FIELDS = 3_000_000  # in all: the largest graphs have some 100,000 nodes
 # Operators through which a TensorFlow graph leaves the graph.
 _REACHING_OUT = re.compile(
     rb"(EagerPyFunc|PyFuncStateless|PyFunc|NumpyFunction|ReadFile|WriteFile|MatchingFiles|"
@@ -36,57 +37,64 @@ _KERAS_LAMBDA = re.compile(rb'"class_name"\s*:\s*"(\w*Lambda\w*)"')
 _KERAS_CODE = re.compile(rb'"(?:module|function_type)"\s*:\s*"(builtins|os|subprocess|lambda)"')
 
 
+@dataclass
+class _Found:
+    """What a walk found: operators of other domains, functions made of operators, and so on."""
+
+    operators: set[str] = field(default_factory=set[str])
+    functions: set[str] = field(default_factory=set[str])
+    external: set[str] = field(default_factory=set[str])
+    fields: int = 0
+
+
 def judge_onnx(blob: Blob, where: str, report: Report) -> None:
     """Judge an ONNX model: standard operators only, every tensor in the file."""
-    found: dict[str, set[str]] = {"operators": set(), "external": set()}
+    found = _Found()
     try:
         _walk_onnx(blob, "model", 0, found)
     except Unreadable as error:
         report.reject(where, "onnx_malformed", f"it cannot be read as ONNX ({error}).")
         return
-    if found["operators"]:
-        names = ", ".join(show(name) for name in sorted(found["operators"])[:8])
+    unknown = found.operators - found.functions
+    if unknown:
+        names = ", ".join(show(name) for name in sorted(unknown)[:8])
         report.reject(
             where, "onnx_custom_operators", f"it needs operators that are not ONNX's own: {names}."
         )
-    if found["external"]:
-        names = ", ".join(show(name) for name in sorted(found["external"])[:8])
+    if found.external:
+        names = ", ".join(show(name) for name in sorted(found.external)[:8])
         report.reject(
             where, "onnx_external_data", f"tensors lie in other files or places: {names}."
         )
 
 
-def _walk_onnx(blob: Blob, kind: str, depth: int, found: dict[str, set[str]]) -> None:
+def _walk_onnx(blob: Blob, kind: str, depth: int, found: _Found) -> None:
     if depth > _MAX_DEPTH:
         raise Unreadable(f"graphs more than {_MAX_DEPTH} deep")
     fields = list(read_fields(blob))
+    found.fields += len(fields)
+    if found.fields > _MAX_FIELDS:
+        raise TooMuch(f"more than {_MAX_FIELDS} fields of an ONNX model")
     if kind == "node":
-        _note_domain(_text(fields, 7, blob), _text(fields, 4, blob), found)
-    elif kind == "function":
-        _note_domain(_text(fields, 10, blob), _text(fields, 1, blob), found)
-    elif kind == "opset":
-        domain = _text(fields, 1, blob)
+        domain = _text(fields, 7, blob)
         if domain not in _STANDARD_DOMAINS:
-            found["operators"].add(f"domain {domain}")
+            found.operators.add(f"{domain}.{_text(fields, 4, blob)}")
+    elif kind == "function":
+        found.functions.add(f"{_text(fields, 10, blob)}.{_text(fields, 1, blob)}")
     elif kind == "tensor" and any(f.number == 13 or (f.number == 14 and f.value) for f in fields):
         # data_location (14) 1 is EXTERNAL; external_data (13) names the file.
-        found["external"].add(_text(fields, 8, blob) or "a tensor without a name")
-    for field in fields:
-        inner = _ONNX[kind].get(field.number)
+        found.external.add(_text(fields, 8, blob) or "a tensor without a name")
+    for item in fields:
+        inner = _ONNX[kind].get(item.number)
         if inner is not None:
-            if field.wire != BYTES:
-                raise Unreadable(f"field {field.number} of a {kind} has another type than ONNX's")
-            _walk_onnx(field.blob(blob), inner, depth + 1, found)
-
-
-def _note_domain(domain: str, operator: str, found: dict[str, set[str]]) -> None:
-    if domain not in _STANDARD_DOMAINS:
-        found["operators"].add(f"{domain}.{operator}")
+            if item.wire != BYTES:
+                raise Unreadable(f"field {item.number} of a {kind} has another type than ONNX's")
+            _walk_onnx(item.blob(blob), inner, depth + 1, found)
 
 
 def _text(fields: list[Field], number: int, blob: Blob) -> str:
     """Return the last field of this number as text: that is the one that readers take."""
-    texts = [field.blob(blob) for field in fields if field.number == number and field.wire == BYTES]
+    texts = [item.blob(blob) for item in fields if item.number == number and item.wire == BYTES]
     return texts[-1].read(0, 1000).decode("utf-8", "replace") if texts else ""
 
 

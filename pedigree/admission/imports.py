@@ -11,6 +11,7 @@ functions that are called, and modules that run, load or fetch things, are `dang
 """
 
 import _compat_pickle  # Python's own table of what Python 2 called things
+import builtins
 import re
 import sys
 from dataclasses import dataclass
@@ -47,6 +48,13 @@ _NUMPY_SCALARS = (
     "float16 float32 float64 longdouble int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool_ "
     "bool complex64 complex128 str_ bytes_ void datetime64 timedelta64 object_ intc uintc"
 )
+_PATHS = "Path PosixPath WindowsPath PurePosixPath PureWindowsPath PurePath"
+_JOBLIB_ARRAYS = "NumpyArrayWrapper NDArrayWrapper ZNDArrayWrapper"
+
+
+def _is_exception(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseException)
+
 
 ALLOWED: frozenset[str] = frozenset(
     _names(
@@ -54,24 +62,37 @@ ALLOWED: frozenset[str] = frozenset(
         "set frozenset list dict tuple int float complex bool str bytes bytearray object slice "
         "range Ellipsis NotImplemented",
     )
-    | _names("collections", "OrderedDict defaultdict deque Counter")
+    | {f"builtins.{name}" for name, kind in vars(builtins).items() if _is_exception(kind)}
+    | _names(
+        "collections", "OrderedDict defaultdict deque Counter ChainMap UserDict UserList UserString"
+    )
     | _names("copyreg", "_reconstructor __newobj__ __newobj_ex__")
     | _names("_codecs", "encode")
-    | _names("datetime", "datetime date time timedelta timezone")
+    | _names("datetime", "datetime date time timedelta timezone tzinfo")
+    | _names("zoneinfo", "ZoneInfo ZoneInfo._unpickle")
+    | _names("re", "_compile")
+    | _names("logging", "getLogger")
+    | _names("operator", "itemgetter")
     | _names("decimal", "Decimal")
     | _names("fractions", "Fraction")
     | _names("uuid", "UUID")
-    | _names("pathlib", "Path PosixPath WindowsPath PurePosixPath PureWindowsPath PurePath")
+    | _names("pathlib", _PATHS)
+    | _names("pathlib._local", _PATHS)
     | _names("array", "array _array_reconstructor")
     | _names("argparse", "Namespace")
     | _names("types", "SimpleNamespace")
     | _names("random", "Random")
-    | _names("numpy", f"ndarray dtype matrix memmap recarray {_NUMPY_SCALARS}")
+    | _names("numpy", f"ndarray dtype matrix recarray {_NUMPY_SCALARS}")
     | _names("numpy", "random.RandomState random.Generator")
     | {
         f"numpy.{core}.{name}"
         for core in ("core", "_core")
-        for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
+        for name in (
+            "multiarray._reconstruct",
+            "multiarray.scalar",
+            "numeric._frombuffer",
+            "_internal._convert_to_stringdtype_kwargs",
+        )
     }
     | _names("numpy.matrixlib.defmatrix", "matrix")
     | _names("numpy.ma.core", "MaskedArray _mareconstruct")
@@ -94,7 +115,8 @@ ALLOWED: frozenset[str] = frozenset(
     | _names("torch._tensor", "_rebuild_from_type_v2")
     | _names("torch.serialization", "_get_layout")
     | _names("pyarrow.lib", "type_for_alias py_buffer chunked_array _restore_array schema field")
-    | _names("joblib.numpy_pickle", "NumpyArrayWrapper NDArrayWrapper ZNDArrayWrapper")
+    | _names("joblib.numpy_pickle", _JOBLIB_ARRAYS)
+    | _names("sklearn.externals.joblib.numpy_pickle", _JOBLIB_ARRAYS)
 )
 
 # Gone from newer Pythons, or of other platforms; a pickle may name them all the same.
@@ -134,10 +156,16 @@ _DANGEROUS_MODULES = words("""
     pythonwin win32api win32com pywin32 jpype py4j execnet huggingface_hub wandb mlflow bentoml
     streamlit gradio yaml ruamel shellingham pyarrow.fs
     """)
+# Within them, what only computes (`torch._C._nn.gelu`) or describes tensors of a checkpoint.
+_HARMLESS_WITHIN = words("torch._C._nn torch.distributed.checkpoint.metadata")
+# Classes that open a file as soon as one is made; harmless as the type of an array.
+ACT_WHEN_MADE = frozenset({"numpy.memmap"})
+# Functions that hold nothing and reach nothing; a pickle may refer to them, as a setting does.
+_PURE = words("abs all any divmod hash len max min repr round sorted sum")
 # What packages of data science call the functions that put an object together again.
 _RECONSTRUCTOR = re.compile(
     r"(__pyx_unpickle_\w+|_+(re)?(construct|build|create|restore|unpickle|new|make)_?\w*|newObj|\w+_ctor|"
-    r"_from_\w+|_unserialize\w*|_set_state|__setstate\w*)\Z",
+    r"_\w+_unpickle|_from_\w+|_unserialize\w*|_set_state|__setstate\w*)\Z",
     re.IGNORECASE,
 )
 _DATA_PACKAGES = words(
@@ -177,23 +205,24 @@ def judge_import(module: str, name: str, called: bool) -> Judged:
     if (module, name) == ("torch.storage", "_load_from_bytes"):
         # How tensors outside a checkpoint are pickled; what is in the bytes is judged by itself.
         return Judged("unknown", "loads a pickle within the pickle")
+    if f"{module}.{name}" in ACT_WHEN_MADE and not called:
+        return Judged("allowed", "on the allowlist, and not called")
     root = module.partition(".")[0]
     if not _importable(module) or not _importable(name):
         return Judged("dangerous", "no name that an honest pickle would have")
+    if module == "builtins" and name in _PURE and not called:
+        return Judged("unknown", "a function that is referred to, and not called")
     if root in _STANDARD:
         return Judged("dangerous", "of the standard library and not on the allowlist")
-    parts = module.split(".")
-    if any(".".join(parts[:count]) in _DANGEROUS_MODULES for count in range(1, len(parts) + 1)):
+    parts = f"{module}.{name}".split(".")
+    prefixes = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    if not (_HARMLESS_WITHIN.intersection(prefixes) or _DANGEROUS_MODULES.isdisjoint(prefixes)):
         return Judged("dangerous", "of a module that runs, loads or fetches things")
-    if any(
-        part in _STANDARD and part not in _NO_MODULES for part in [*parts[1:], *name.split(".")]
-    ):
+    if any(part in _STANDARD and part not in _NO_MODULES for part in parts[1:]):
         return Judged("dangerous", "a way through one package to a module of the standard library")
     pieces = name.split(".")
-    if len(pieces) > 1 and not all(_is_class(piece) for piece in pieces):
+    if called and len(pieces) > 1 and not all(_is_class(piece) for piece in pieces):
         return Judged("dangerous", "an attribute that is reached through another object")
-    if f"{module}.{name}" in _DANGEROUS_MODULES:
-        return Judged("dangerous", "a module that runs, loads or fetches things")
     if root == "__main__":
         return Judged("unknown", "of the script that wrote it, which is not here")
     if called and not _is_class(pieces[-1]):

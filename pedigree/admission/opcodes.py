@@ -16,6 +16,7 @@ from pedigree.admission.pickle_state import (
 
 # An honest object graph shares references; one that unfolds to this many items is a bomb.
 MAX_UNFOLDED = 10**12
+_NAMED = 4096  # characters of a constant that may be a name or the type of an array
 _KEPT = 64 << 20  # bytes of constants that are kept for a closer look
 # How a pickle or a compressed stream begins, as it is, in base64 or in hexadecimal.
 _HIDING = re.compile(
@@ -54,7 +55,9 @@ def _set_items(machine: Machine, items: list[Any]) -> None:
 
 
 def _constant(machine: Machine, argument: Any, position: int) -> None:
-    machine.push(argument)
+    # A name is short; what is longer is looked into here, and does not stay in memory.
+    long = isinstance(argument, str | bytes | bytearray) and len(argument) > _NAMED
+    machine.push(Made("constant") if long else argument)
     if isinstance(argument, str):
         encoding = "latin-1" if argument.isascii() or max(argument) < "\u0100" else "utf-8"
         argument = argument.encode(encoding, "replace")
@@ -123,9 +126,14 @@ def _reduce(machine: Machine, _argument: Any, position: int) -> None:
     machine.call(machine.pop(), arguments, position)
 
 
+def _newobj(machine: Machine, _argument: Any, position: int) -> None:
+    arguments = machine.pop()
+    machine.construct(machine.pop(), arguments, position)
+
+
 def _newobj_ex(machine: Machine, _argument: Any, position: int) -> None:
     machine.pop()
-    _reduce(machine, None, position)
+    _newobj(machine, None, position)
 
 
 def _pop(machine: Machine, _argument: Any, _position: int) -> None:
@@ -143,7 +151,12 @@ def _persistent(machine: Machine, _argument: Any, _position: int) -> None:
 
 
 def _binpersid(machine: Machine, _argument: Any, _position: int) -> None:
-    machine.push(Made("persistent", (machine.pop(),)))
+    reference = machine.pop()
+    parts = reference.parts if isinstance(reference, Made) else ()
+    if len(parts) > 1 and parts[0] == "module" and isinstance(parts[1], Named):
+        machine.push(parts[1])  # PyTorch's format before 1.6: a class, with its source for show
+        return
+    machine.push(Made("persistent", (reference,)))
 
 
 def _container(kind: str) -> Callable[[Machine, Any, int], None]:
@@ -224,7 +237,7 @@ HANDLERS: dict[str, _Handler] = {
     "INST": _inst,
     "OBJ": _obj,
     "REDUCE": _reduce,
-    "NEWOBJ": _reduce,
+    "NEWOBJ": _newobj,
     "NEWOBJ_EX": _newobj_ex,
     "BUILD": _build,
     "PERSID": _persistent,

@@ -3,10 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from pedigree.admission.imports import ACT_WHEN_MADE, normalise
 from pedigree.admission.verdict import words
 
 MAX_ENTRIES = 64  # of a dict that are remembered, enough for the state of an array's wrapper
 _MAX_FIXED_BYTES = 2**31
+# Writers empty the stack every thousand items, and remember each value once; so many values take
+# the scan about a gigabyte.
+_MAX_HELD = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,9 @@ class Walk:
 
     Attributes:
         imports: names it imports, in order.
-        called: `module.name` of those that it calls.
+        called: `module.name` of those that it calls; making an instance without `__init__` is
+            no call.
+        settled: `module.name` of those whose every use so far only refers to another value.
         indirect: calls of something that is no import: the result of another call, a number.
         constants: position and content of those that may hide another pickle or an archive.
         end: position after STOP, or of the last opcode that was read.
@@ -35,6 +41,7 @@ class Walk:
 
     imports: list[Import] = field(default_factory=list[Import])
     called: set[str] = field(default_factory=set[str])
+    settled: set[str] = field(default_factory=set[str])
     indirect: list[str] = field(default_factory=list[str])
     constants: list[tuple[int, bytes]] = field(default_factory=list[tuple[int, bytes]])
     end: int = 0
@@ -58,7 +65,7 @@ class Named:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(eq=False, repr=False)  # a shared value would print as often as it is reached
+@dataclass(eq=False, repr=False, slots=True)  # a shared value would print as often as reached
 class Made:
     """A value that the pickle would build: what kind, from what, how much it unfolds to."""
 
@@ -123,6 +130,8 @@ class Machine:
 
     def push(self, value: Any) -> None:
         """Put a value on the stack."""
+        if len(self.stack) >= _MAX_HELD:
+            raise Fault(f"byte {self.walk.end}: the stack holds more than {_MAX_HELD} values")
         self.stack.append(value)
 
     def remember(self, index: int) -> None:
@@ -130,6 +139,8 @@ class Machine:
         # The unpickler makes room for the index: one of 2^31 costs it 32 GB.
         if not 0 <= index <= 2 * self.walk.opcodes + 65536:
             raise Fault(f"byte {self.walk.end}: an index of the memo is far beyond its size")
+        if len(self.memo) >= _MAX_HELD and index not in self.memo:
+            raise Fault(f"byte {self.walk.end}: the memo holds more than {_MAX_HELD} values")
         self.memo[index] = self.top()
 
     def recall(self, index: int) -> None:
@@ -150,7 +161,10 @@ class Machine:
     def call(self, function: Any, arguments: Any, position: int) -> None:
         """Note a call, and push a symbol for what it returns."""
         if isinstance(function, Named):
+            if self._settle(function, arguments, position):
+                return
             self.walk.called.add(str(function))
+            self._note_passed_on(function, arguments, position)
             if str(function).rpartition(".")[2] in _ALLOCATORS:
                 _refuse_huge(arguments, position)
         else:
@@ -162,7 +176,61 @@ class Machine:
             made = parts[0]
         self.push(Made("call", (made, *parts), 1 + weight_of(arguments)))
 
+    def construct(self, kind: Any, arguments: Any, position: int) -> None:
+        """Note an instance that is made by `__new__` alone, which only a class has."""
+        if not isinstance(kind, Named) or str(kind) in ACT_WHEN_MADE:
+            self.call(kind, arguments, position)
+            return
+        parts = arguments.parts if isinstance(arguments, Made) else ()
+        self.push(Made("call", (kind, *parts), 1 + weight_of(arguments)))
 
+    def _settle(self, function: Named, arguments: Any, position: int) -> bool:
+        """Follow a call that only refers to a value, as pickles of methods and types have it.
+
+        What it refers to is judged as an import; to call the outcome is a call of no import.
+        """
+        parts = arguments.parts if isinstance(arguments, Made) else ()
+        name = normalise(function.module, function.name)
+        if name == ("builtins", "getattr") and len(parts) == 2 and _is_plain(parts[1]):
+            if isinstance(parts[0], Named):
+                owner = parts[0]
+                self.push(self.imported(owner.module, f"{owner.name}.{parts[1]}", position))
+            elif isinstance(parts[0], Made):
+                self.push(Made("attribute", parts, 1 + weight_of(arguments)))
+            else:
+                return False
+        elif (name == ("functools", "partial") and parts and isinstance(parts[0], Named)) or (
+            name == ("builtins", "type") and len(parts) == 1
+        ):
+            self.push(Made("reference", parts, 1 + weight_of(arguments)))
+        else:
+            return False
+        self.walk.settled.add(str(function))
+        return True
+
+    def _note_passed_on(self, function: Named, arguments: Any, position: int) -> None:
+        """Note what an allowed function calls on behalf of the pickle: its first argument."""
+        parts = arguments.parts if isinstance(arguments, Made) else ()
+        makes = str(function) in _MAKERS
+        if parts and (makes or str(function) in _CALLERS):
+            if isinstance(parts[0], Named):
+                if makes and str(parts[0]) not in ACT_WHEN_MADE:
+                    return
+                self.walk.called.add(str(parts[0]))
+            else:
+                self.walk.indirect.append(f"byte {position}: it has called what is no import")
+
+
+def _is_plain(name: Any) -> bool:
+    return isinstance(name, str) and name.isidentifier() and not name.startswith("__")
+
+
+_CALLERS = frozenset({"torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type"})
+_MAKERS = frozenset(
+    f"{module}.{name}"
+    for module in ("copyreg", "copy_reg")
+    for name in ("__newobj__", "__newobj_ex__")
+)
 _ALLOCATORS = words("bytearray bytes ndarray _reconstruct array")
 _RECONSTRUCTORS = frozenset({"copyreg._reconstructor", "copy_reg._reconstructor"})
 

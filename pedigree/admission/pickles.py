@@ -60,6 +60,8 @@ class _Sequence:
             called = f"{item.module}.{item.name}" in walk.called
             judged = judge_import(item.module, item.name, called)
             full = f"{module}.{name}"
+            if not called and f"{item.module}.{item.name}" in walk.settled:
+                judged = Judged("unknown", "it only refers to what is named beside it")
             if full not in self.imports or judged.verdict == "dangerous":
                 self.imports[full] = judged
         self.indirect += walk.indirect[: _LISTED - len(self.indirect)]

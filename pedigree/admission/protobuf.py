@@ -11,7 +11,7 @@ from pedigree.admission.blobs import Blob
 from pedigree.admission.verdict import Unreadable
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-_MAX_FIELDS = 2_000_000
+_MAX_FIELDS = 500_000  # a vocabulary has some 300,000 pieces
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,11 @@ _EXPONENTS = {
     "F16": ("<u2", 0x7C00),
     "BF16": ("<u2", 0x7F80),
     "F8_E5M2": ("u1", 0x7C),
+    "F8_E4M3": ("u1", 0x7F),  # no infinity; NaN alone has all bits but the sign set
+    "F8_E8M0": ("u1", 0xFF),
 }
+_FNUZ = {"F8_E4M3FNUZ": ("u1", 0x80), "F8_E5M2FNUZ": ("u1", 0x80)}  # NaN is minus zero
+_VIEWS = _EXPONENTS | _FNUZ
 _MAX_HEADER = 100_000_000  # the library's own limit
 _MAX_TENSORS = 100_000  # the largest published models have some 60,000 tensors in all shards
 _MAX_EMPTY = 1_000
@@ -172,7 +176,7 @@ def _judge_names(tensors: list[_Tensor], where: str, report: Report) -> None:
 
 
 def _judge_numbers(data: Blob, tensors: list[_Tensor], where: str, report: Report) -> None:
-    pieces = list(_pieces([tensor for tensor in tensors if tensor.dtype in _EXPONENTS]))
+    pieces = list(_pieces([tensor for tensor in tensors if tensor.dtype in _VIEWS]))
     shares = [pieces[i::_WORKERS] for i in range(_WORKERS)]
     with ThreadPoolExecutor(_WORKERS) as pool:
         found = [
@@ -199,12 +203,15 @@ def _not_finite(data: Blob, pieces: list[tuple[str, str, int, int]]) -> list[str
     masked = np.empty(_BUFFER, dtype=np.uint8)
     found: list[str] = []
     for name, dtype, begin, end in pieces:
-        view, mask = _EXPONENTS[dtype]
+        view, mask = _VIEWS[dtype]
         if data.read_into(memoryview(cast(Any, buffer))[: end - begin], begin) != end - begin:
             raise Unreadable("the file became shorter while it was read")
         bits = buffer[: end - begin].view(view)
         target = masked[: end - begin].view(view)
         np.bitwise_and(bits, bits.dtype.type(mask), out=target)
-        if len(target) and int(target.max()) == mask:
+        if dtype in _FNUZ:
+            if bool((bits == mask).any()):
+                found.append(name)
+        elif len(target) and int(target.max()) == mask:
             found.append(name)
     return found

@@ -8,6 +8,7 @@ scan that fails, or that stops at a limit, is a finding.
 """
 
 import os
+import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -20,21 +21,24 @@ from pedigree.admission import (
     graphs,
     pickles,
     safetensors_file,
+    sentencepiece_file,
     tree,
     zips,
 )
 from pedigree.admission.blobs import Blob
-from pedigree.admission.content import also_a_zip, read_text, reads_as_code, recognise
+from pedigree.admission.content import also_a_zip, is_python, read_text, reads_as_code, recognise
 from pedigree.admission.publishers import Publishers
 from pedigree.admission.receiving import Received, receive
 from pedigree.admission.signature_files import take_signature
 from pedigree.admission.signatures import verify_signature
 from pedigree.admission.templates import judge_template
+from pedigree.admission.texts import judge_document, judge_text
 from pedigree.admission.verdict import Limits, Report, Scan, ScannedFile, TooMuch, show
 from pedigree.digests import sha256_hex
 
 _COMPRESSED = frozenset(["gzip", "bzip2", "xz", "lzma", "zlib", "zfile"])
 _UNOPENED = (" archive", " stream")
+_TEMPLATE_NAME = re.compile(r"\.(jinja2?|j2|tmpl|template|tpl|txt)\Z", re.IGNORECASE)
 _RUNS = (" executable", "bytecode", "script")
 # Formats whose own readers know nothing of a zip behind them; archives are judged inside.
 _NO_ZIP = frozenset(
@@ -125,7 +129,7 @@ class _Scanner:
             if in_folder:
                 tree.judge_place(path, kind, self.report)
             self._judge(blob, kind, name, path, 0)
-            if kind in ("text", "sentencepiece", "template"):
+            if kind in ("text", "template", "json"):
                 self._judge_role(blob, kind, name, path, in_folder)
         except TooMuch as error:
             self.report.reject(
@@ -178,6 +182,9 @@ class _Scanner:
         elif kind == "json":
             self._judge_json(blob, name, where)
         elif kind == "template":
+            allowed = tree.find_allowed(name)
+            if allowed is not None and allowed.role in ("document", "vocabulary"):
+                return  # braces as BibTeX and word lists have them: nobody renders these
             judge_template(read_text(blob, self.report) or "", name, where, self.report)
         elif kind == "onnx":
             graphs.judge_onnx(blob, where, self.report)
@@ -191,7 +198,9 @@ class _Scanner:
             self.report.reject(where, "empty", "it has no bytes: there is nothing to admit.")
         elif kind.endswith(_RUNS):
             self.report.reject(where, "executable", f"its content is a program ({kind}).")
-        elif kind not in ("text", "sentencepiece"):
+        elif kind == "sentencepiece":
+            sentencepiece_file.judge_sentencepiece(blob, where, self.report)
+        elif kind != "text":
             self.report.quarantine(
                 where,
                 "unknown_format",
@@ -211,13 +220,21 @@ class _Scanner:
     def _judge_role(self, blob: Blob, kind: str, name: str, path: str, in_folder: bool) -> None:
         """Judge a text by what its name says that it is for; elsewhere a text is no model."""
         allowed = tree.find_allowed(name)
-        text = read_text(blob, self.report) if kind != "sentencepiece" else None
-        if allowed is not None and allowed.role == "document" and text and reads_as_code(text):
+        if kind == "json":
+            if allowed is None and not in_folder and not name.lower().endswith(".json"):
+                self.report.quarantine(path, "unknown_format", "it is JSON and no model format.")
+            return
+        text = read_text(blob, self.report) or ""
+        # A list of words may have lines that are Python's; as a whole it does not parse.
+        lines = allowed is None or allowed.role == "document"
+        if is_python(text) or (lines and reads_as_code(text)):
             self.report.reject(path, "executable", "its content is a program (Python).")
-        if not in_folder and kind == "text" and allowed is None:
-            if text and reads_as_code(text):
-                self.report.reject(path, "executable", "its content is a program (Python).")
-            else:
+        elif allowed is not None and allowed.role in ("document", "declaration"):
+            judge_document(text, path, self.report)
+        elif allowed is None and not in_folder:
+            if kind == "template":
+                judge_text(text, name, path, self.report)
+            if kind == "text" or not _TEMPLATE_NAME.search(name):
                 self.report.quarantine(path, "unknown_format", "it is a text and no model format.")
 
     def _judge_member(self, blob: Blob, where: str, depth: int) -> None:
@@ -242,9 +259,12 @@ class _Scanner:
             )
             inner._judge(blob, kind, "", where, depth)
             self.report.opcodes, self.report.expanded = inner.report.opcodes, inner.report.expanded
-            # Bytes that only look like an archive are no finding.
-            if not any(f.rule.endswith("_malformed") for f in inner.report.findings[:1]):
-                self.report.findings += inner.report.findings
+            # Bytes that only look like an archive are no finding; what is within them is.
+            found = inner.report.findings
+            if any(f.rule.endswith("_malformed") for f in found[:1]):
+                found = [f for f in found if f.rule.startswith("pickle_")]
+            for finding in found:
+                self.report.add(finding)
 
 
 def _is_storage(where: str) -> bool:

@@ -5,12 +5,16 @@ look at one thing and a loader at another.
 """
 
 import json
+import math
+from collections import Counter
 from typing import Any, NoReturn
 
 from pedigree.admission.verdict import Unreadable, show
 
 _MAX_DEPTH = 64
 _MAX_DIGITS = 400  # tokenizers write 1e30 as digits; nobody writes thousands
+# The largest vocabularies have some 1,300,000; so many values take a gigabyte once they are parsed.
+_MAX_VALUES = 6_000_000
 
 
 def parse_json(text: str) -> Any:
@@ -19,12 +23,15 @@ def parse_json(text: str) -> Any:
     Raises:
         Unreadable: it is no JSON, or not the same to every reader; the message is a clause.
     """
+    if text.count(",") + text.count("[") + text.count("{") > _MAX_VALUES:
+        raise Unreadable(f"it holds more than {_MAX_VALUES} values")
     try:
         value = json.loads(
             text,
             object_pairs_hook=_pairs,
             parse_constant=_refuse_constant,
             parse_int=_integer,
+            parse_float=_finite,
         )
     except RecursionError:
         raise Unreadable("it is nested too deep") from None
@@ -37,8 +44,7 @@ def parse_json(text: str) -> Any:
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise Unreadable(f"the name {show(twice)!r} is there twice")
     return found
 
@@ -51,6 +57,13 @@ def _integer(digits: str) -> int:
     if len(digits) > _MAX_DIGITS:
         raise Unreadable(f"a number of {len(digits)} digits")
     return int(digits)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise Unreadable(f"{show(digits, 40)} is beyond what a number can be")
+    return value
 
 
 def _limit_depth(value: Any) -> None:

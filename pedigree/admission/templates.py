@@ -21,23 +21,25 @@ _METHODS = (
     frozenset(name for kind in (str, list, dict) for name in dir(kind) if not name.startswith("_"))
     - {"format_map", "translate", "maketrans", "encode"}
 ) | {"cycle", "changed", "isoformat", "strftime"}
-_DENIED_NAMES = words(
-    "self cycler joiner lipsum request config url_for get_flashed_messages application session "
+_GLOBALS = words("self cycler joiner lipsum super")  # Jinja's own: no template can shadow them all
+_DENIED_NAMES = _GLOBALS | words(
+    "request config url_for get_flashed_messages application session "
     "g app "
     "os sys subprocess importlib builtins eval exec open compile getattr setattr globals locals "
     "vars "
-    "dir environ environment context self_ import modules popen system chr ord type object super"
+    "dir environ environment context self_ import modules popen system chr ord type object"
 )
 _DENIED_ATTRIBUTES = re.compile(
     r"_.*|mro|gi_\w+|cr_\w+|ag_\w+|tb_\w+|f_(globals|locals|builtins|code|back)|func_\w+|im_\w+"
-    r"|environ|popen|system|modules|subprocess|builtins|globals|import_module|eval|exec|open"
-    r"|getattribute|format_map|application"
+    r"|environ|popen|modules|subprocess|builtins|globals|import_module|eval|exec"
+    r"|getattribute|format_map"
 )
 _PRIVATE = re.compile(r"__\w+__|__(class|base|mro|import|builtins|globals|subclasses|init|dict)")
 _ATTRIBUTE_FILTERS = words(
-    "map selectattr rejectattr groupby sort sum unique min max select reject"
+    "map selectattr rejectattr groupby sort sum unique min max select reject join"
 )
 _DENIED_FILTERS = frozenset(["attr", "xmlattr", "pprint", "random", "urlize", "forceescape"])
+_COUNTS = frozenset(["length", "count", "int"])
 _LARGE = 100_000
 _MAX_LOOPS = 6  # within each other
 
@@ -49,9 +51,12 @@ def judge_template(text: str, name: str, where: str, report: Report, sure: bool 
         text: the template.
         name: what the finding calls it.
         where: the file.
-        report: takes the findings.
+        report: takes the findings, and counts the characters.
         sure: whether it is certainly meant as one; a text that only looks like one and does not
             parse is left alone.
+
+    Raises:
+        TooMuch: the scan's limit of templates was reached.
     """
     import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -63,6 +68,7 @@ def judge_template(text: str, name: str, where: str, report: Report, sure: bool 
             f"the template {show(name)!r} has {len(text)} characters (at most {_LONGEST}).",
         )
         return
+    report.spend_template(len(text))
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -86,6 +92,19 @@ def judge_template(text: str, name: str, where: str, report: Report, sure: bool 
         report.reject(
             where, "template", f"the sandbox refuses the template {show(name)!r}: {reason}."
         )
+        return
+    from pedigree.admission.template_growth import objections_to_growth
+
+    try:
+        reason = next(objections_to_growth(tree), None)
+    except RecursionError:
+        reason = "it is nested too deep"
+    if reason is not None:
+        report.quarantine(
+            where,
+            "template_growth",
+            f"the template {show(name)!r} may not end, or fill the memory: {show(reason)}.",
+        )
 
 
 def _generation_tag() -> Any:
@@ -108,18 +127,20 @@ def _objections(tree: "nodes.Template") -> Iterator[str]:
     from jinja2 import nodes
 
     macros = {node.name for node in tree.find_all(nodes.Macro)}
+    stored = {node.name for node in tree.find_all(nodes.Name) if node.ctx != "load"} - _GLOBALS
+    made = _made(tree)
     yield from _objections_to_loops(tree, 0, set())
     for node in tree.find_all(nodes.Node):
         if isinstance(node, nodes.Import | nodes.FromImport | nodes.Include | nodes.Extends):
             yield f"line {node.lineno} loads another template"
         elif isinstance(node, nodes.Name):
-            if node.name in _DENIED_NAMES or node.name.startswith("__"):
+            if node.name in _DENIED_NAMES - stored or node.name.startswith("__"):
                 yield f"line {node.lineno} names {show(node.name)}"
         elif isinstance(node, nodes.Getattr):
             if _DENIED_ATTRIBUTES.fullmatch(node.attr):
                 yield f"line {node.lineno} reaches for the attribute {show(node.attr)}"
         elif isinstance(node, nodes.Getitem):
-            yield from _objections_to_subscript(node)
+            yield from _objections_to_subscript(node, made)
         elif isinstance(node, nodes.Filter | nodes.Test):
             yield from _objections_to_filter(node)
         elif isinstance(node, nodes.Call):
@@ -152,28 +173,72 @@ def _objections_to_loops(node: "nodes.Node", depth: int, within: set[str]) -> It
         yield from _objections_to_loops(child, depth, within)
 
 
-def _objections_to_subscript(node: "nodes.Getitem") -> Iterator[str]:
+def _made(tree: "nodes.Template") -> dict[str, list["nodes.Node"]]:
+    """Return what each variable, or attribute of a namespace, is set to."""
+    from jinja2 import nodes
+
+    made: dict[str, list[nodes.Node]] = {}
+    for node in tree.find_all(nodes.Assign):
+        if isinstance(node.target, nodes.Name):
+            made.setdefault(node.target.name, []).append(node.node)
+        elif isinstance(node.target, nodes.NSRef):
+            made.setdefault(f"{node.target.name}.{node.target.attr}", []).append(node.node)
+    for node in tree.find_all(nodes.AssignBlock):
+        if isinstance(node.target, nodes.Name):
+            made.setdefault(node.target.name, []).append(nodes.Concat(list(node.body)))
+    return made
+
+
+def _objections_to_subscript(
+    node: "nodes.Getitem", made: dict[str, list["nodes.Node"]]
+) -> Iterator[str]:
     from jinja2 import nodes
 
     if isinstance(node.arg, nodes.Const):
         if isinstance(node.arg.value, str) and _DENIED_ATTRIBUTES.fullmatch(node.arg.value):
             yield f"line {node.lineno} reaches for the item {show(node.arg.value)!r}"
-    elif isinstance(node.arg, nodes.Concat) or _builds_a_name(node.arg):
+    elif isinstance(node.arg, nodes.Concat) or _builds_a_name(node.arg, made):
         yield f"line {node.lineno} puts the name of an item together from pieces"
 
 
-def _builds_a_name(node: "nodes.Node") -> bool:
-    """Whether an expression makes a text of pieces; arithmetic on positions does not."""
+def _builds_a_name(node: "nodes.Node", made: dict[str, list["nodes.Node"]]) -> bool:
+    """Whether an expression makes a text of pieces; arithmetic on positions does not.
+
+    Variables are followed to what they are set to. A text that only names a field of the input
+    (`message['role'] | lower`) is no piece.
+    """
     from jinja2 import nodes
 
     if isinstance(node, nodes.Slice):
         return False
-    texts = [
-        part for part in [node, *node.find_all(nodes.Const)]
-        if isinstance(part, nodes.Const) and isinstance(part.value, str)
-    ]  # fmt: skip
-    joins = isinstance(node, nodes.Add | nodes.Mod | nodes.Mul | nodes.Filter | nodes.Call)
-    return joins and bool(texts)
+    pieces = joins = False
+    seen: set[str] = set()
+    waiting = [node]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, nodes.Const):
+            pieces = pieces or isinstance(part.value, str)
+        elif isinstance(part, nodes.Getitem) and isinstance(part.arg, nodes.Const):
+            waiting.append(part.node)
+            continue
+        elif isinstance(part, nodes.Filter) and part.name in _COUNTS:
+            continue
+        elif isinstance(part, nodes.TemplateData):
+            pieces = True
+        key = ""
+        if isinstance(part, nodes.Name):
+            key = part.name
+        elif isinstance(part, nodes.Getattr) and isinstance(part.node, nodes.Name):
+            key = f"{part.node.name}.{part.attr}"
+        if key and key not in seen:
+            seen.add(key)
+            waiting += made.get(key, [])
+        joins = joins or isinstance(
+            part, nodes.Add | nodes.Mod | nodes.Mul | nodes.Filter | nodes.Call | nodes.Concat
+        )
+        if not isinstance(part, nodes.Compare | nodes.Test):
+            waiting += part.iter_child_nodes()
+    return joins and pieces
 
 
 def _objections_to_filter(node: "nodes.Filter | nodes.Test") -> Iterator[str]:

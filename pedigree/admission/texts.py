@@ -30,7 +30,7 @@ _CODE: list[tuple[str, re.Pattern[str]]] = [
             r"|\b(os\.(system|popen|exec\w*|spawn\w*|remove|unlink|environ)|subprocess\.\w+"
             r"|pickle\.loads?|marshal\.loads?|torch\.load|base64\.b\w*decode|socket\.\w+|shutil\.rmtree"
             r"|requests\.(get|post)|urllib\.request|importlib\.import_module)\b"
-            r"|\blambda\s+\w*\s*:\s*\w+\s*\("
+            r"|\blambda\s{1,9}(\w{1,40}\s{0,9})?:\s{0,9}\w{1,40}\s{0,9}\("
         ),
     ),
     (
@@ -43,7 +43,12 @@ _CODE: list[tuple[str, re.Pattern[str]]] = [
             re.I,
         ),
     ),
-    ("bytes in escapes", re.compile(r"(\\+x[0-9a-fA-F]{2}){6,}|(\\+u00[0-9a-fA-F]{2}){6,}")),
+    (
+        "bytes in escapes",
+        re.compile(
+            r"(?<!\\)((\\{1,8}x[0-9a-fA-F]{2}){6,}|(\\{1,8}u00[0-9a-fA-F]{2}){6,})"
+        ),
+    ),
     (
         "a pickle or an executable in base64",
         re.compile(r"\b(gA[MQRSTUV][A-Za-z0-9+/]{24,}|f0VMR[A-Za-z0-9+/]{24,}|TVqQ[A-Za-z0-9+/]{24,})"),
@@ -71,6 +76,28 @@ _DOCUMENTING = re.compile(
     r"|publisher|organi[sz]ation|repository|dataset)", re.I
 )  # fmt: skip
 _LOOKED_AT = 100_000
+_DOCUMENT = 1_000_000
+
+
+_FENCED = re.compile(r"^ {0,3}(```|~~~).*?(^ {0,3}\1|\Z)|`[^`\n]{1,500}`", re.M | re.S)
+_ACTIVE = re.compile(
+    r"<\s{0,9}script\b|\bjavascript\s{0,9}:|\bon(load|error|click)\s{0,9}=\s{0,9}[\"']", re.I
+)
+_YAML_OBJECT = re.compile(r"!!?python/|!<tag:yaml\.org,2002:python/")
+
+
+def judge_document(text: str, where: str, report: Report) -> None:
+    """Judge a text for people: examples of code are welcome, and what a page would run is not."""
+    text = text[:_DOCUMENT]
+    if _YAML_OBJECT.search(text.partition("\n---")[0]):
+        report.reject(where, "text_code", "its YAML makes objects of Python.")
+    match = _ACTIVE.search(_FENCED.sub("", text))
+    if match is not None:
+        report.quarantine(
+            where,
+            "text_code",
+            f"a page that shows it would run {show(match.group())!r}: look at it.",
+        )
 
 
 def judge_text(text: str, name: str, where: str, report: Report) -> None:

@@ -18,8 +18,10 @@ _TEXT = frozenset({"text", "template", "json"})
 _JSON_NAMES = words(
     "config generation_config tokenizer tokenizer_config special_tokens_map added_tokens vocab "
     "preprocessor_config processor_config image_processor_config video_preprocessor_config "
-    "chat_template adapter_config modules sentence_bert_config config_sentence_transformers "
-    "quantize_config quantization_config feature_extractor_config params"
+    "chat_template adapter_config modules config_sentence_transformers normalizer entity_vocab "
+    "quantize_config quantization_config feature_extractor_config params target_vocab vocab-src "
+    "vocab-tgt byte_maps word_shape word_pronunciation emoji trainer_state all_results "
+    "train_results eval_results"
 )
 
 
@@ -33,32 +35,30 @@ class Allowed:
 
 
 def _allow(role: str, pattern: str, kinds: frozenset[str]) -> Allowed:
-    return Allowed(role, re.compile(pattern), kinds)
+    # ASCII only: a letter of another script may look like the one that a loader looks for.
+    return Allowed(role, re.compile(pattern, re.ASCII), kinds)
 
 
 ALLOWED: tuple[Allowed, ...] = (
-    _allow("weights", r"[\w.-]+\.safetensors", frozenset({"safetensors"})),
-    _allow("weights", r"[\w.-]+\.onnx", frozenset({"onnx"})),
-    _allow("weights", r"[\w.-]+\.gguf", frozenset({"gguf"})),
-    _allow(_PICKLED, r"[\w.-]+\.(bin|pt|pth|ckpt)", frozenset({"pickle", "zip"})),
-    _allow("index", r"[\w.-]+\.(safetensors|bin)\.index\.json", _JSON),
-    _allow("configuration", rf"({'|'.join(_JSON_NAMES)})\.json", _JSON),
+    _allow("weights", r"\w[\w.-]*\.safetensors", frozenset({"safetensors"})),
+    _allow("weights", r"\w[\w.-]*\.onnx", frozenset({"onnx"})),
+    _allow("weights", r"\w[\w.-]*\.gguf", frozenset({"gguf"})),
+    _allow(_PICKLED, r"\w[\w.-]*\.(bin|pt|pth|ckpt)", frozenset({"pickle", "zip"})),
+    _allow("index", r"\w[\w.-]*\.(safetensors|bin)\.index\.json", _JSON),
+    _allow("configuration", rf"({'|'.join(_JSON_NAMES)}|sentence_\w+_config)\.json", _JSON),
     _allow("template", r"chat_template\.jinja|\w+\.jinja", frozenset({"template", "text"})),
-    _allow("vocabulary", r"(merges|vocab|bpe|sentencepiece\.bpe|dict)\.txt", _TEXT),
-    _allow(
-        "vocabulary",
-        r"(tokenizer|spiece|sentencepiece(\.bpe)?|sentence|source|target)\.(model|spm)",
-        frozenset({"sentencepiece", "text"}),
-    ),
+    _allow("vocabulary", r"(merges|vocab|bpe|sentencepiece\.bpe|dict)\.txt|bpe\.codes", _TEXT),
+    _allow("vocabulary", r"tokenizer\.model", frozenset({"sentencepiece", "text"})),
+    _allow("vocabulary", r"\w[\w.-]*\.(model|spm)", frozenset({"sentencepiece"})),
     _allow("declaration", r"adapter\.yaml", frozenset({"text"})),
     _allow(
         "document",
         r"(README|LICEN[CS]E|NOTICE|COPYING|MODEL_CARD|USE_POLICY|CITATION|CHANGELOG|AUTHORS)"
-        r"([-.]?[\w-]*)?(\.(md|txt|rst|cff))?",
+        r"[\w-]*(\.[A-Z][\w-]*|(\.\w[\w-]*)?\.(md|txt|rst|cff))?",
         _TEXT,
     ),
 )
-_FOLDER = re.compile(r"[A-Za-z0-9][\w.-]{0,99}\Z")
+_FOLDER = re.compile(r"[A-Za-z0-9][\w.-]{0,99}\Z", re.ASCII)
 
 
 def find_allowed(name: str) -> Allowed | None:

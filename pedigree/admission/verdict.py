@@ -29,6 +29,7 @@ class Limits:
         members: members of archives in all.
         depth: archives (or pickles) within each other.
         in_memory: bytes of one thing that is read as a whole.
+        templates: characters of chat templates in all; a million take about three seconds.
     """
 
     opcodes: int = 20_000_000
@@ -38,6 +39,7 @@ class Limits:
     members: int = 20_000
     depth: int = 8
     in_memory: int = 128 << 20
+    templates: int = 2_000_000
 
 
 class TooMuch(Exception):
@@ -67,17 +69,19 @@ class Report:
     opcodes: int = 0
     expanded: int = 0
     members: int = 0
+    templates: int = 0
     unlisted: int = 0
 
     def reject(self, file: str, rule: str, reason: str) -> None:
         """Note what must not come in."""
-        self._add(Finding(show(file, 1000), rule, "rejected", reason))
+        self.add(Finding(show(file, 1000), rule, "rejected", reason))
 
     def quarantine(self, file: str, rule: str, reason: str) -> None:
         """Note what was not shown to be safe."""
-        self._add(Finding(show(file, 1000), rule, "quarantined", reason))
+        self.add(Finding(show(file, 1000), rule, "quarantined", reason))
 
-    def _add(self, finding: Finding) -> None:
+    def add(self, finding: Finding) -> None:
+        """Note a finding, once; the worst is never lost to a full list."""
         if finding in self.findings:
             return
         if len(self.findings) < MAX_FINDINGS:
@@ -85,7 +89,7 @@ class Report:
             return
         self.unlisted += 1
         if finding.outcome == "rejected" and self.outcome != "rejected":
-            self.findings[-1] = finding  # the worst is never lost to a full list
+            self.findings[-1] = finding
 
     @property
     def outcome(self) -> Outcome:
@@ -111,6 +115,16 @@ class Report:
         self.members += 1
         if self.members > self.limits.members:
             raise TooMuch(f"more than {self.limits.members} members of archives")
+
+    def spend_template(self, count: int) -> None:
+        """Count characters of chat templates.
+
+        Raises:
+            TooMuch: there are more than the limit.
+        """
+        self.templates += count
+        if self.templates > self.limits.templates:
+            raise TooMuch(f"more than {self.limits.templates} characters of chat templates")
 
     def spend_expanded(self, count: int) -> None:
         """Count bytes that decompression brought forth.

@@ -19,6 +19,9 @@ from pedigree.admission.verdict import Report, TooMuch, show
 
 _LOCAL = b"PK\x03\x04"
 _LOCAL_SIZE = 30
+_END, _END_64 = b"PK\x05\x06", b"PK\x06\x06"
+_END_TAIL = 65_557 + 128  # the longest comment, and the records of the end
+_MAX_DIRECTORY = 16 << 20  # 800 bytes for each of the members that a scan may have
 _DESCRIPTOR = 24  # the longest data descriptor
 _SCRIPT_MEMBER = re.compile(r"(^|/)(code/|.*\.debug_pkl$|mobile_debug_handles|bytecode\.pkl$)")
 _UNREADABLE = (
@@ -29,6 +32,7 @@ _UNREADABLE = (
 
 def judge_zip(blob: Blob, where: str, report: Report, judge_member: JudgeMember) -> None:
     """Judge each member of a zip, and the zip as what it is."""
+    _limit_directory(blob)
     try:
         with zipfile.ZipFile(blob.open()) as archive:
             entries = archive.infolist()
@@ -44,6 +48,21 @@ def judge_zip(blob: Blob, where: str, report: Report, judge_member: JudgeMember)
             where, "archive_malformed", f"it cannot be read as a zip ({show(str(error))})."
         )
         _judge_raw(blob, where, report, judge_member)
+
+
+def _limit_directory(blob: Blob) -> None:
+    """Refuse a directory that would take much memory; it is read as a whole to be listed."""
+    tail_at = max(0, blob.size - _END_TAIL)
+    tail = blob.read(tail_at)
+    at = tail.rfind(_END)
+    size = int.from_bytes(tail[at + 12 : at + 16], "little") if at >= 0 else 0
+    wide = tail.rfind(_END_64)
+    if wide >= 0:
+        size = max(
+            size if size < 0xFFFFFFFF else 0, int.from_bytes(tail[wide + 40 : wide + 48], "little")
+        )
+    if min(size, tail_at + max(at, 0)) > _MAX_DIRECTORY:
+        raise TooMuch(f"a directory of {size} bytes in a zip (at most {_MAX_DIRECTORY})")
 
 
 def _judge_kind(names: list[str], where: str, report: Report) -> None:
@@ -77,6 +96,9 @@ def _judge_layout(blob: Blob, entries: list[zipfile.ZipInfo], where: str, report
         report.reject(
             where, "archive_names", "it has a name twice: readers differ in which counts."
         )
+    if sum(entry.compress_size for entry in entries) > blob.size:
+        # Each would be read: a few megabytes could keep the scan busy for hours.
+        raise TooMuch("members of a zip that share their bytes")
     end = 0
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
         start = entry.header_offset
@@ -185,6 +207,7 @@ def _judge_raw(blob: Blob, where: str, report: Report, judge_member: JudgeMember
     while at >= 0:
         report.spend_member()
         size = int.from_bytes(data[at + 18 : at + 22], "little")  # fewer bytes where it ends there
+        report.spend_expanded(min(size or blob.size, blob.size - at))  # they may share their bytes
         content = _expand_local(blob, at, size, report)
         if content is not None and content.size:
             judge_member(content, f"{where}!member at byte {at}")

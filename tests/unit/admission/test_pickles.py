@@ -1,11 +1,15 @@
 import base64
 import bz2
 import collections
+import functools
 import gzip
 import io
+import logging
 import lzma
+import operator
 import pickle
 import pickletools
+import re
 import zlib
 from pathlib import Path
 
@@ -276,3 +280,74 @@ def test_what_genops_cannot_parse_is_rejected(value: object, protocol: int, data
         list(pickletools.genops(bytes(raw)))
     except Exception:
         assert scan_bytes(bytes(raw), "a.pkl").outcome == "rejected"
+
+
+def name_op(module: str, name: str) -> bytes:
+    return text_op(module) + text_op(name) + b"\x93"
+
+
+def test_what_libraries_write_of_times_settings_and_methods_is_not_called_hostile() -> None:
+    import pandas as pd
+    from scipy import interpolate, stats
+
+    values = [
+        pd.Timestamp("2020-01-01", tz="Europe/Berlin"), pd.NaT, pd.Timedelta("1d"),
+        np.array(["a"], dtype=np.dtypes.StringDType()), np.poly1d([1, 2]),
+        re.compile("a+"), logging.getLogger("a"), ValueError("a"), type(None),
+        collections.ChainMap(), operator.itemgetter(1), functools.partial(np.clip, a_min=0),
+        {"key": len},
+        stats.loguniform(1, 2), stats.gaussian_kde([1, 2, 3.0]),
+        interpolate.interp1d([1, 2], [3, 4]),
+    ]  # fmt: skip
+    for value in values:
+        for protocol in (2, 4):
+            assert reasons(pickle.dumps(value, protocol))[0] == "quarantined", value
+
+
+def test_whole_modules_of_torch_are_quarantined_in_both_formats() -> None:
+    import torch
+
+    layer = torch.nn.TransformerEncoderLayer(8, 2, activation=torch.nn.functional.gelu)
+    for new in (True, False):
+        buffer = io.BytesIO()
+        torch.save(layer, buffer, _use_new_zipfile_serialization=new)
+        assert reasons(buffer.getvalue(), "a.pt")[0] == "quarantined"
+
+
+def test_what_is_referred_to_may_not_be_called() -> None:
+    start = b"\x80\x04"
+    path = name_op("pathlib", "Path") + text_op("canary") + b"\x85R"
+    method = name_op("builtins", "getattr") + path + text_op("touch") + b"\x86R"
+    of_class = name_op("builtins", "getattr") + name_op("pathlib", "Path") + text_op("touch")
+    partial = name_op("functools", "partial") + name_op("package.tools", "run") + b"\x85R"
+    assert reasons(start + partial + b".")[0] == "quarantined"
+    for data in (
+        method + b")R", method + b")\x81", of_class + b"\x86R" + path + b"\x85R",
+        partial + b")R", name_op("functools", "partial") + name_op("os", "system") + b"\x85R",
+        name_op("builtins", "getattr") + path + text_op("__init__") + b"\x86R",
+        name_op("torch._tensor", "_rebuild_from_type_v2") + b"(" + method + b"tR",
+        name_op("torch._tensor", "_rebuild_from_type_v2") + b"(" + name_op("a.b", "c") + b"tR",
+        name_op("builtins", "type") + b"(" + text_op("a") + b")}tR",
+        name_op("torch", "hub.load"), name_op("torch", "load") + b")R",
+    ):  # fmt: skip
+        assert reasons(start + data + b".")[0] == "rejected", data
+
+
+def test_an_array_in_a_file_may_be_a_type_and_not_be_opened() -> None:
+    opened = b"(" + text_op("canary") + text_op("uint8") + text_op("w+") + b"t"
+    kind = name_op("numpy", "memmap")
+    for data in (
+        kind + opened + b"R", kind + opened + b"\x81", kind + opened + b"}\x92",
+        name_op("copyreg", "__newobj__") + b"(" + kind + text_op("canary") + b"tR",
+    ):  # fmt: skip
+        assert "numpy.memmap" in reasons(b"\x80\x04" + data + b".")[1]
+        assert reasons(b"\x80\x04" + data + b".")[0] == "rejected"
+    rebuilt = name_op("numpy._core.multiarray", "_reconstruct") + kind + b"K\x00\x85C\x01b\x87R."
+    assert reasons(b"\x80\x04" + rebuilt)[0] == "quarantined"
+
+
+def test_what_a_pickle_piles_up_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pedigree.admission.pickle_state._MAX_HELD", 1000)
+    assert "stack holds more" in reasons(b"\x80\x04" + b"]" * 1001 + b".")[1]
+    assert "memo holds more" in reasons(b"\x80\x04" + b"]\x940" * 1001 + b"N.")[1]
+    assert reasons(b"\x80\x04" + b"]0" * 2000 + b"N.")[0] == "quarantined"

@@ -117,3 +117,18 @@ def test_what_safetensors_refuses_is_refused(data) -> None:
     assert all(finding.rule != "scan_failed" for finding in scan.findings)
     if not accepted_by_library(bytes(raw)):
         assert scan.outcome == "rejected"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number", "nan"),
+    [
+        ("F8_E4M3", 0x7E, 0x7F), ("F8_E4M3", 0xFE, 0xFF), ("F8_E8M0", 0xFE, 0xFF),
+        ("F8_E4M3FNUZ", 0x7F, 0x80), ("F8_E5M2FNUZ", 0xFF, 0x80), ("F8_E5M2", 0x7B, 0x7E),
+    ],
+)  # fmt: skip
+def test_nan_of_every_eight_bit_float_is_found(dtype: str, number: int, nan: int) -> None:
+    entry: dict[str, object] = {"dtype": dtype, "shape": [2], "data_offsets": [0, 2]}
+    header: dict[str, object] = {"a": entry}
+    assert scan_bytes(safetensors_bytes(header, bytes([0, number])), "a").findings == ()
+    rules = scan_bytes(safetensors_bytes(header, bytes([0, nan])), "a").findings
+    assert [finding.rule for finding in rules] == ["not_finite"]

