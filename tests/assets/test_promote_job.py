@@ -107,6 +107,25 @@ def test_a_model_is_approved_promoted_and_revoked(
     assert "REVOKED" in out
 
 
+def test_commands_about_keys_print_one_document(
+    trained_copy: Project, ask: Ask, tmp_path: Path
+) -> None:
+    def document(*command: str) -> Any:
+        code, out, err = ask(*command, "--json")
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+    made = document("keys", "new", "reviewer", "--owner", "ada")
+    assert (made["role"], made["owner"]) == ("reviewer", "ada")
+    shown = document("keys", "show", "reviewer")
+    assert [one.split("-----")[1] for one in shown["public_keys"]] == ["BEGIN PUBLIC KEY"]
+    revoked = document("keys", "revoke", made["id"], "--reason", "lost")
+    assert (revoked["id"], revoked["revoked_because"]) == (made["id"], "lost")
+    exported = document("export", "production", "--out", str(tmp_path / "there"))
+    assert exported["folder"] == str(tmp_path / "there")
+    assert {one["path"] for one in exported["files"]} >= {"claims.jsonl", "verify.sh"}
+
+
 def test_bad_requests_are_sentences(trained_copy: Project, digest: str, ask: Ask) -> None:
     for command, expected, message in (
         (("approve", digest, "--env", "moon", "--key", "k", "--reason", "r"), 2, "cannot be read"),
