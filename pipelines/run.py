@@ -8,6 +8,7 @@ Started by hand it needs DAGSTER_HOME, and PYTHONPATH set to the project's folde
 import argparse
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,10 @@ def _select(
     """Return the assets of a job that a selection names; None for all of them."""
     if select is None:
         return None
-    chosen = dg.AssetSelection.from_string(select).resolve(definitions.resolve_asset_graph())
+    with warnings.catch_warnings():
+        # Dagster warns of its own parameters when it reads a selection.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        chosen = dg.AssetSelection.from_string(select).resolve(definitions.resolve_asset_graph())
     return sorted(chosen & set(job.asset_layer.executable_asset_keys))
 
 
