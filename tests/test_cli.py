@@ -102,6 +102,12 @@ def test_outside_a_project_the_command_says_so(tmp_path: Path) -> None:
 
 
 def test_sources_are_listed_and_pinned_on_purpose(project: Project) -> None:
+    shop = project.root / "sources" / "shop.yaml"
+    shop.write_text("".join(s for s in shop.open() if not s.startswith("sha256:")))
+    code, out, _ = _pedigree(project.root, "sources", "pin", "shop")
+    assert code == 0
+    assert out.startswith("shop is pinned for the first time, to ")
+    assert "old pin" not in out
     code, out, _ = _pedigree(project.root, "sources", "--json")
     assert code == 0
     assert [source["id"] for source in json.loads(out)] == ["forum", "shop"]

@@ -202,12 +202,15 @@ def _pin(options: argparse.Namespace) -> int:
     if change.new == change.old:
         print(f"{change.source} is unchanged: sha256 {change.new}.")
         return 0
-    print(f"{change.source} was pinned to {change.old or 'nothing'},\n  now to {change.new}.")
+    if change.old is None:
+        print(f"{change.source} is pinned for the first time, to {change.new}.")
+    else:
+        print(f"{change.source} was pinned to {change.old},\n  now to {change.new}.")
     labels = ", ".join(f"{label} {count}" for label, count in change.labels.items())
     print(f"  {change.rows} rows ({labels}); revision {change.revision}")
-    if change.added is None:
+    if change.old is not None and change.added is None:
         print("  The documents of the old pin are not here, so rows cannot be compared.")
-    else:
+    elif change.added is not None:
         print(f"  {change.added} rows added, {change.removed} removed, {change.changed} changed")
     for example in change.examples:
         print(f"    {example}")

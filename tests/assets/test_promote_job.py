@@ -11,6 +11,7 @@ import yaml
 
 from pedigree.cli import main
 from pedigree.evidence.store import open_store
+from pedigree.launching import summarise_model
 from pedigree.project import Project
 from pedigree.registry import find_promoted
 from pipelines.definitions import build_definitions
@@ -68,7 +69,9 @@ def run_promote(project: Project, **config: Any) -> dg.ExecuteInProcessResult:
 def test_a_model_is_approved_promoted_and_revoked(
     trained_copy: Project, digest: str, ask: Ask, tmp_path: Path
 ) -> None:
-    assert ask("promote", digest, "--env", "staging")[0] == 1
+    code, _, err = ask("promote", digest, "--env", "staging")
+    assert code == 1
+    assert "0 count (none): a reviewer gives one with `pedigree approve`" in err
     code, out, _ = ask("keys", "new", "reviewer", "--owner", "ada@example.org")
     assert code == 0
     assert "commit it" in out
@@ -105,6 +108,20 @@ def test_a_model_is_approved_promoted_and_revoked(
     assert "REVOKED" in out
     code, out, _ = ask("why", digest)
     assert "REVOKED" in out
+
+
+def test_a_run_up_to_the_model_ends_with_its_digest_and_the_way_to_an_environment(
+    trained_copy: Project, digest: str
+) -> None:
+    (trained_copy.root / "digests").mkdir(exist_ok=True)
+    (trained_copy.root / "digests" / "fine_tuned_model").write_text(f"{digest}\n")
+    said = summarise_model(trained_copy)
+    assert f"model  {digest}\n  accuracy  " in said
+    short = digest[:19]
+    assert f"pedigree approve {short} --env staging --key KEY --reason TEXT" in said
+    assert f"pedigree promote {short} --env staging" in said
+    assert f"pedigree approve {short} --env production" not in said
+    assert f"pedigree promote {short} --env production" in said
 
 
 def test_commands_about_keys_print_one_document(
