@@ -131,7 +131,12 @@ def _explain(result: dg.ExecuteInProcessResult) -> int:
             if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
                 text = f"{check.check_name} failed on {check.asset_key.to_user_string()}"
                 digest = check.metadata["digest"].value
-                problems[f"{text} ({digest}): {check.description}"] = 1
+                said = f"{text} ({digest}): {check.description}"
+                if "all_findings" in check.metadata:
+                    path = Path(str(check.metadata["all_findings"].value))
+                    below = path.is_relative_to(Path.cwd())  # the project's folder
+                    said += f" Every row of it: {path.relative_to(Path.cwd()) if below else path}"
+                problems[said] = 1
         elif event.is_step_failure:
             error = event.step_failure_data.error
             while error is not None and not _is_ours(error.cls_name) and error.cause is not None:
