@@ -217,9 +217,14 @@ def _show_key(options: argparse.Namespace) -> int:
             for one in list_keys(project.trust)
             if options.role in one.roles and one.revoked_on is None
         ]
+    if not found and options.role == "development":
+        raise EvidenceMissing(
+            "There is no development key: the first run makes one, where the policy accepts it."
+        )
     if not found:
         raise EvidenceMissing(
-            f"There is no key of a {options.role}: make one with `pedigree keys new`."
+            f"There is no key of a {options.role}: make one with "
+            f"`pedigree keys new {options.role}`."
         )
     if options.json:
         print_json({"role": options.role, "public_keys": found})

@@ -15,7 +15,7 @@ from pedigree.launching import summarise_model
 from pedigree.project import Project
 from pedigree.registry import find_promoted
 from pipelines.definitions import build_definitions
-from tests.conftest import open_instance
+from tests.conftest import errors_of, open_instance, run_job
 
 
 @pytest.fixture
@@ -124,6 +124,19 @@ def test_a_run_up_to_the_model_ends_with_its_digest_and_the_way_to_an_environmen
     assert f"pedigree promote {short} --env production" in said
 
 
+def test_what_is_not_there_yet_is_said_with_what_makes_it(
+    project: Project, instance: dg.DagsterInstance, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-C", str(project.root), "keys", "show", "development"]) == 3
+    assert "no development key: the first run makes one" in capsys.readouterr().err
+    said = errors_of(run_job(project, "release", instance))
+    assert "fine_tuned_model was never materialised here" in said
+    assert "`pedigree run --until model`" in said
+    said = errors_of(run_job(project, "fine_tune", instance))
+    assert "training_snapshot was never materialised here" in said
+    assert "`pedigree run --until checks`" in said
+
+
 def test_commands_about_keys_print_one_document(
     trained_copy: Project, ask: Ask, tmp_path: Path
 ) -> None:
@@ -153,7 +166,7 @@ def test_bad_requests_are_sentences(trained_copy: Project, digest: str, ask: Ask
         (("prove", "0" * 64, "--in", "0" * 12), 3, "see `pedigree why MODEL`"),
         (("revoke", "f" * 64, "--reason", "r"), 3, "is known by"),
         (("keys", "revoke", "0" * 12, "--reason", "r"), 2, "names 0 keys"),
-        (("keys", "show", "releaser"), 3, "no key of a releaser"),
+        (("keys", "show", "releaser"), 3, "make one with `pedigree keys new releaser`"),
         (("keys", "new", "reviewer", "--owner", "Ada"), 2, "lower-case ASCII"),
         (("waive", "trigger_ngrams", digest, "--until", "soon", "--key", "k", "--reason", "r"),
          3, "nothing to waive"),
