@@ -13,6 +13,7 @@ from pedigree.errors import EvidenceMissing
 
 DATA_VERSION = "dagster/data_version"
 _RECENT = 50
+_OF_TRAINING = ("fine_tuned_model", "model_evaluation", "model_attestation")
 
 
 def find_digest(
@@ -32,9 +33,10 @@ def find_digest(
         version = (event.tags or {}).get(DATA_VERSION) if event else None
         if version:
             return version
+    stage = "model" if asset.path[-1] in _OF_TRAINING else "checks"
     raise EvidenceMissing(
-        f"{asset.to_user_string()} was never materialised here: materialise it first (the job "
-        "ingest_and_check or `pedigree run`)."
+        f"{asset.to_user_string()} was never materialised here: materialise it first, with "
+        f"`pedigree run --until {stage}` or in the Dagster UI."
     )
 
 

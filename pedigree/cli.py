@@ -41,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="pedigree", description="Train models that you can answer for."
+        prog="pedigree",
+        description="Train models that you can answer for.",
+        epilog="Exit codes: 0 it holds; 1 a check or a verification failed, or a gate is closed; "
+        "2 the request was malformed or could not be carried out; 3 evidence is missing.",
     )
     parser.add_argument("--version", action="version", version=f"pedigree {__version__}")
     parser.add_argument(

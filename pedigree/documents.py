@@ -225,7 +225,34 @@ def _read_delimited(data: bytes | Path, form: Format, where: str) -> pa.Table:
             ),
         )
     except pa.ArrowInvalid as error:
-        raise PedigreeError(f"{where} cannot be read as {form.type}: {error}.") from None
+        raise PedigreeError(_find_ragged(content, form, where, len(names), str(error))) from None
+
+
+def _find_ragged(content: bytes, form: Format, where: str, width: int, detail: str) -> str:
+    """Return a sentence about the first line that has not as many fields as there are columns.
+
+    Arrow says neither which line it is nor, of a quote that is never closed, that it is one.
+    """
+    reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), **_dialect(form))
+    start = 1
+    try:
+        for fields in reader:
+            if fields and len(fields) != width:
+                lines = f"line {start}"
+                if reader.line_num > start:
+                    lines = f"lines {start} to {reader.line_num}, one row by its quotes"
+                return (
+                    f"{where} has {len(fields)} fields in {lines}: expected {width}, one a "
+                    "column. Correct it; a field that holds the delimiter, a quote or the end of a "
+                    "line stands in quotes."
+                )
+            start = reader.line_num + 1
+    except csv.Error:  # such as a field that the csv module finds too long
+        pass
+    detail = " ".join(detail.split()).rstrip(".")
+    return (
+        f"{where} cannot be read as {form.type} ({detail}): correct the file, or name its format."
+    )
 
 
 def _header(content: bytes, form: Format, where: str) -> list[str]:
@@ -309,7 +336,13 @@ def _read_parquet(data: bytes | Path, form: Format, where: str) -> pa.Table:
     try:
         return pq.read_table(pa.BufferReader(data) if isinstance(data, bytes) else data)
     except (pa.ArrowInvalid, OSError) as error:
-        raise PedigreeError(f"{where} cannot be read as Parquet: {error}.") from None
+        # Arrow names the file by a path that the user never saw.
+        said = re.sub(r"Could not open Parquet input source '[^']*': ", "", str(error))
+        detail = " ".join(said.split()).rstrip(".")
+        raise PedigreeError(
+            f"{where} cannot be read as Parquet ({detail}): write the file again, or name its "
+            "format as it is."
+        ) from None
 
 
 def read_column(table: pa.Table, name: str, role: str, where: str) -> list[Any]:

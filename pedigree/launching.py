@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pedigree.digests import JSON, canonical_json
 from pedigree.errors import PedigreeError
-from pedigree.evidence.store import open_store
+from pedigree.evidence.store import EvidenceStore, open_store
 from pedigree.project import Project
 from pedigree.registry import find_promoted
 from pedigree.training.evaluation import Evaluation
@@ -54,6 +54,8 @@ def run_jobs(
     code = _start(project, "pipelines.run", command, environment).returncode
     if code == 0 and (job == "release" or (job is None and until == "release")):
         print(_summarise(project))
+    elif code == 0 and job is None and until == "model":
+        print(summarise_model(project))
     return code
 
 
@@ -147,21 +149,42 @@ def _refuse_temporary_workspace(project: Project) -> None:
         )
 
 
-def _summarise(project: Project) -> str:
-    store = open_store(project, project.policy())
-    promoted = find_promoted(store, "production")
-    if promoted is None:
-        raise PedigreeError("The run ended without an error but left no promotion: see its log.")
-    said = store.about(promoted.model, "evaluation")[0][-1].predicate
+def summarise_model(project: Project) -> str:
+    """Return the model that a run up to the model left, and how it gets to an environment."""
+    policy = project.policy()
+    store = open_store(project, policy)
+    # The release job promotes the same one: what the last run made.
+    digest = (project.root / "digests" / "fine_tuned_model").read_text().strip()
+    lines = [f"\nmodel  {digest}\n{_describe_accuracy(store, digest)}", "\nNext:"]
+    for name, demands in policy.environments.items():
+        if demands.approvals:
+            lines.append(
+                f"  pedigree approve {digest[:19]} --env {name} --key KEY --reason TEXT    "
+                f"({demands.approvals} by a {demands.approver_role})"
+            )
+        lines.append(f"  pedigree promote {digest[:19]} --env {name}")
+    return "\n".join(lines)
+
+
+def _describe_accuracy(store: EvidenceStore, model: str) -> str:
+    said = store.about(model, "evaluation")[0][-1].predicate
     evaluation = Evaluation.model_validate(said["evaluation"])
     by_source = "\n".join(
         f"    {name:<24} {accuracy:.3f}  on {evaluation.by_source[name][0]} rows"
         for name, accuracy in evaluation.source_accuracy.items()
     )
+    return f"  accuracy  {evaluation.accuracy:.3f} on {evaluation.rows} held-out rows\n{by_source}"
+
+
+def _summarise(project: Project) -> str:
+    store = open_store(project, project.policy())
+    promoted = find_promoted(store, "production")
+    if promoted is None:
+        raise PedigreeError("The run ended without an error but left no promotion: see its log.")
     return (
         f"\nproduction  {promoted.name}:{promoted.version}\n"
         f"  model     {promoted.model}\n"
-        f"  accuracy  {evaluation.accuracy:.3f} on {evaluation.rows} held-out rows\n{by_source}\n"
+        f"{_describe_accuracy(store, promoted.model)}\n"
         "\nLook further:\n"
         "  pedigree why production       where it came from\n"
         "  pedigree verify production    whether it is still what was trained\n"

@@ -31,7 +31,10 @@ def hold(path: Path, *, shared: bool) -> Generator[None]:
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InUse(f"{path} is held by another process.") from None
+            raise InUse(
+                f"{path} is held by another process that needs what it guards alone, such as "
+                "`pedigree doctor`: wait until it has ended, then run again."
+            ) from None
         yield
     finally:
         os.close(handle)

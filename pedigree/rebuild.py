@@ -32,6 +32,7 @@ from pedigree.digests import JSON, Manifest, digest_manifest, digest_tree, hex_o
 from pedigree.environments import prepare_environment
 from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
 from pedigree.evidence.store import EvidenceStore, Statement, open_store
+from pedigree.locks import hold
 from pedigree.project import Project
 from pedigree.settings import parse_settings
 from pedigree.snapshots import open_snapshot
@@ -102,7 +103,11 @@ def read_record_file(path: Path, store: EvidenceStore) -> RecordedTraining:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise PedigreeError(f"{path} is missing: name a training statement or record.") from None
-    except ValueError:
+    except OSError as error:
+        raise PedigreeError(
+            f"{path} cannot be read ({error.strerror}): name a training statement or record."
+        ) from None
+    except (ValueError, RecursionError):
         raise PedigreeError(f"{path} is not JSON: name a training statement or record.") from None
     signed = False
     if isinstance(content, dict) and "payload" in content:
@@ -147,7 +152,8 @@ def rebuild_model(
         VerificationFailed: what was had is not what was recorded.
     """
     record = recorded.record
-    with _worktree(project, record) as tree:
+    # Held, or `pedigree doctor` would take the worktree for what a killed rebuild left.
+    with hold(project.lock, shared=True), _worktree(project, record) as tree:
         python, how = prepare_environment(project, record, tree)
         _have_snapshot(project, record.inputs.training)
         _have_base(project, record, tree, clock())

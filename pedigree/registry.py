@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from pedigree.digests import find_differences
-from pedigree.errors import EvidenceMissing, VerificationFailed
-from pedigree.evidence.store import EvidenceStore, Statement
+from pedigree.errors import EvidenceMissing, PedigreeError, VerificationFailed
+from pedigree.evidence.store import EvidenceStore, Statement, is_digest_prefix
 from pedigree.project import Project
 from pedigree.training.record import TrainingRecord, read_record
 
@@ -78,6 +78,12 @@ def find_model(store: EvidenceStore, name: str, environments: Collection[str]) -
         return _last(
             [p for p in list_promotions(store) if (p.name, p.version) == (model_name, version)],
             name,
+        )
+    if not is_digest_prefix(name):
+        raise PedigreeError(
+            f"{name!r} is neither an environment of policy.yaml ({', '.join(environments)}) nor a "
+            "digest: give one of these, at least 12 digits of the digest, name@alias or "
+            "name:version."
         )
     return store.find_subject(name, "training")
 

@@ -148,15 +148,17 @@ def _render_unclean(found: Retraining) -> list[str]:
 
 
 def _render_next(found: Retraining) -> list[str]:
-    lines = [
+    code = found.comparison.changes["code"] if found.comparison else ()
+    if any(one.what == "dirty" and one.after for one in code):
+        promote = "It cannot be promoted, as it was made from files that are not committed (`git "
+        promote += "status`): commit them, and retrain again."
+    else:
+        promote = f"pedigree promote {(found.after or '')[:19]} --env production"
+    return [
         "",
         "next",
-        f"  pedigree promote {(found.after or '')[:19]} --env production",
+        f"  {promote}",
         "  A later `pedigree run` reads everything that sources/ declares: remove what is bad from "
         "there,",
         "  or name it under curation.exclude_… in params.yaml.",
     ]
-    code = found.comparison.changes["code"] if found.comparison else ()
-    if any(one.what == "dirty" and one.after for one in code):
-        lines.append("  The code is not committed, so this model cannot be promoted.")
-    return lines

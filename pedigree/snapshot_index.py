@@ -25,7 +25,7 @@ def open_snapshot_index(project: Project, digest: str, redis: str | None = None)
 
     Args:
         project: where snapshots, indexes and evidence lie.
-        digest: the snapshot.
+        digest: the snapshot's, or at least its first 12 digits.
         redis: keep and look up the bands in this Redis server; it is filled where it is empty.
 
     Raises:
@@ -33,6 +33,8 @@ def open_snapshot_index(project: Project, digest: str, redis: str | None = None)
         PedigreeError: nothing can sign the index, or Redis cannot be used.
     """
     store = open_store(project, project.policy(), write=True)
+    if len(digest.removeprefix("sha256:")) < 64:
+        digest = store.find_subject(digest, "snapshot")
     folder = project.indexes / hex_of(digest) / hex_of(kernel_digest())
     if not _is_vouched_for(store, digest, folder):
         _make_index(_find_snapshot(project, digest), folder, store)

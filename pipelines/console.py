@@ -31,7 +31,10 @@ def _describe(record: logging.LogRecord) -> str | None:
     if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
         check = event.asset_check_evaluation_data
         outcome = "passed" if check.passed else check.severity.value
-        return f"check {outcome:<7} {check.asset_key.to_user_string()}: {check.check_name}"
+        line = f"check {outcome:<7} {check.asset_key.to_user_string()}: {check.check_name}"
+        # An error's reason is told at the end; a warning's would be told nowhere.
+        why = check.description if outcome == dg.AssetCheckSeverity.WARN.value else None
+        return f"{line}\n              {' '.join(why.split())}" if why else line
     return None
 
 

@@ -8,6 +8,7 @@ Started by hand it needs DAGSTER_HOME, and PYTHONPATH set to the project's folde
 import argparse
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,10 @@ def _select(
     """Return the assets of a job that a selection names; None for all of them."""
     if select is None:
         return None
-    chosen = dg.AssetSelection.from_string(select).resolve(definitions.resolve_asset_graph())
+    with warnings.catch_warnings():
+        # Dagster warns of its own parameters when it reads a selection.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        chosen = dg.AssetSelection.from_string(select).resolve(definitions.resolve_asset_graph())
     return sorted(chosen & set(job.asset_layer.executable_asset_keys))
 
 
@@ -127,7 +131,12 @@ def _explain(result: dg.ExecuteInProcessResult) -> int:
             if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
                 text = f"{check.check_name} failed on {check.asset_key.to_user_string()}"
                 digest = check.metadata["digest"].value
-                problems[f"{text} ({digest}): {check.description}"] = 1
+                said = f"{text} ({digest}): {check.description}"
+                if "all_findings" in check.metadata:
+                    path = Path(str(check.metadata["all_findings"].value))
+                    below = path.is_relative_to(Path.cwd())  # the project's folder
+                    said += f" Every row of it: {path.relative_to(Path.cwd()) if below else path}"
+                problems[said] = 1
         elif event.is_step_failure:
             error = event.step_failure_data.error
             while error is not None and not _is_ours(error.cls_name) and error.cause is not None:

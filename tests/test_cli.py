@@ -64,8 +64,9 @@ def test_why_answers_the_five_questions_with_digests(trained: Project) -> None:
 @pytest.mark.parametrize(
     ("model", "code", "words"),
     [
-        ("staging", 2, "neither an environment nor a digest"),
+        ("staging", 2, "neither an environment of policy.yaml (production) nor a digest"),
         ("abc", 2, "at least 12 digits"),
+        ("/nowhere/model", 2, "neither an environment"),
         ("sha256:" + "0" * 64, 3, "No training evidence is known"),
         ("0123456789ab", 3, "see `pedigree models`"),
         ("reviews@nowhere", 3, "No promotion is known"),
@@ -101,6 +102,12 @@ def test_outside_a_project_the_command_says_so(tmp_path: Path) -> None:
 
 
 def test_sources_are_listed_and_pinned_on_purpose(project: Project) -> None:
+    shop = project.root / "sources" / "shop.yaml"
+    shop.write_text("".join(s for s in shop.open() if not s.startswith("sha256:")))
+    code, out, _ = _pedigree(project.root, "sources", "pin", "shop")
+    assert code == 0
+    assert out.startswith("shop is pinned for the first time, to ")
+    assert "old pin" not in out
     code, out, _ = _pedigree(project.root, "sources", "--json")
     assert code == 0
     assert [source["id"] for source in json.loads(out)] == ["forum", "shop"]
@@ -331,7 +338,8 @@ def test_check_compares_with_a_snapshot(trained: Project, tmp_path: Path) -> Non
     results = {one["check"]: one["result"] for one in json.loads(out)["checks"]}
     assert results["known_copies"] == "FAILED"
     unknown = "sha256:" + "0" * 64
-    assert _pedigree(trained.root, "check", str(fresh), "--against", unknown)[0] == 3
+    for name, code in ((digest[7:19], 1), ("zzz", 2), ("0" * 12, 3), (unknown, 3)):
+        assert _pedigree(trained.root, "check", str(fresh), "--against", name)[0] == code, name
 
 
 def test_a_run_writes_the_digest_files_that_dvc_stages_declare(trained_copy: Project) -> None:

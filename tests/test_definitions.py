@@ -1,6 +1,7 @@
 """The graph that people see: assets, checks, jobs, and what Dagster and DVC need of each other."""
 
 import json
+import warnings
 from pathlib import Path
 
 import dagster as dg
@@ -8,8 +9,10 @@ import pytest
 import yaml
 
 from pedigree.project import Project
+from pedigree.retraining import _SELECTION  # pyright: ignore[reportPrivateUsage]
 from pedigree.snapshots import SnapshotManifest
 from pipelines.definitions import build_definitions
+from pipelines.run import _select  # pyright: ignore[reportPrivateUsage]
 from tests.conftest import REPOSITORY, must
 
 SNAPSHOT = Path(__file__).parent / "definitions.json"
@@ -64,6 +67,15 @@ def test_dagster_selections_work_with_the_antlr_that_dvc_allows() -> None:
     assert everything == graph.get_all_asset_keys()
     upstream = dg.AssetSelection.from_string("+training_snapshot").resolve(graph)
     assert dg.AssetKey("curated_documents") in upstream
+
+
+def test_a_selection_is_read_without_dagsters_warnings_about_itself() -> None:
+    definitions = build_definitions(Project(REPOSITORY))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", dg.BetaWarning)
+        chosen = _select(definitions, definitions.resolve_job_def("retrain"), _SELECTION)
+    assert chosen is not None
+    assert dg.AssetKey("training_snapshot") in chosen
 
 
 def test_dvc_experiments_change_a_parameter(project: Project) -> None:

@@ -3,14 +3,20 @@
 import base64
 import json
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from pedigree.doctor import diagnose
+from pedigree.errors import PedigreeError
+from pedigree.evidence.store import open_store
+from pedigree.locks import hold
 from pedigree.project import Project
-from tests.conftest import must, open_instance, run, run_job
+from pedigree.rebuild import read_record_file, rebuild_model
+from tests.conftest import must, open_instance, present, run, run_job
 
 
 def _pedigree(where: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
@@ -62,6 +68,27 @@ def test_a_model_is_rebuilt_bit_for_bit_after_head_moved_on_and_artifacts_are_go
     assert [verdict["key"]] == [one["keyid"] for one in json.loads(path.read_bytes())["signatures"]]
     assert not verdict["independent"]  # the same development key signed the training
     assert verdict["tolerance"] == 0.01
+
+
+def test_the_doctor_lets_a_rebuild_that_still_runs_be(trained_copy: Project) -> None:
+    class Looked(Exception):
+        pass
+
+    def look() -> datetime:
+        assert list(trained_copy.rebuilds.iterdir())
+        with pytest.raises(PedigreeError, match="is in use"):
+            diagnose(trained_copy, True, {}, present())
+        assert list(trained_copy.rebuilds.glob("*/tree/pedigree"))
+        raise Looked
+
+    store = open_store(trained_copy, trained_copy.policy())
+    recorded = read_record_file(_statement(trained_copy), store)
+    with pytest.raises(Looked):
+        rebuild_model(trained_copy, recorded, clock=look, report=print, inherited={})
+    with hold(trained_copy.lock, shared=False):
+        busy = _pedigree(trained_copy.root, "rebuild", "production")
+    assert busy[0] == 2
+    assert "wait until it has ended" in busy[2]
 
 
 def test_a_clone_elsewhere_rebuilds_from_commit_record_and_dvc_remote(
@@ -175,8 +202,12 @@ def test_a_record_that_cannot_be_rebuilt_says_why_and_changes_nothing(
     refuse({"inputs": {}}, "It is no training record", "lacks")
     assert find_evidence() == evidence
     assert not list((root / ".pedigree" / "rebuilds").iterdir())
-    for file, words in (("nothing.json", "is missing"), ("bad.json", "is not JSON")):
-        (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "bad.json").write_text("{")
+    for file, words in (
+        ("nothing.json", "is missing"),
+        ("bad.json", "is not JSON"),
+        (".", "cannot be read (Is a directory)"),
+    ):
         code, _, error = _pedigree(root, "rebuild", "--record", str(tmp_path / file))
         assert code == 2
         assert words in error

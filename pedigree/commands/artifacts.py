@@ -6,7 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pedigree.commands.common import Commands, find_open_project, open_project, print_json
+from pedigree.commands.common import (
+    Commands,
+    add_command,
+    find_open_project,
+    open_project,
+    print_json,
+)
 from pedigree.errors import PedigreeError
 from pedigree.locks import hold
 from pedigree.project import Project
@@ -20,8 +26,8 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add these commands to the command line."""
-    admit = commands.add_parser("admit", help="judge an outside model; runs nothing")
-    admit.add_argument("path", type=Path, metavar="PATH")
+    admit = add_command(commands, "admit", "judge an outside model; runs nothing", _admit)
+    admit.add_argument("path", type=Path, metavar="PATH", help="a model's file or folder")
     admit.add_argument("--policy", type=Path, metavar="FILE", help="another policy.yaml")
     admit.add_argument(
         "--expect", metavar="DIGEST", help="refuse whatever is not the artifact of this digest"
@@ -31,21 +37,17 @@ def add_commands(commands: Commands) -> None:
     )
     admit.add_argument("--manifest", type=Path, metavar="FILE", help="JSON or SHA256SUMS")
     admit.add_argument("--key", type=Path, metavar="FILE", help="public key; shows validity only")
-    admit.add_argument("--json", action="store_true")
     admit.add_argument(
         "--convert",
         action="store_true",
         help="convert quarantined pickles to safetensors, in the sandbox, by a reviewer's waiver",
     )
-    admit.set_defaults(command=_admit)
-    attempt = commands.add_parser("try", help="run a quarantined classifier in the sandbox")
-    attempt.add_argument("digest", metavar="DIGEST")
+    attempt = add_command(commands, "try", "run a quarantined classifier in the sandbox", _try)
+    attempt.add_argument("digest", metavar="DIGEST", help="as `pedigree admit` printed it")
     attempt.add_argument("file", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
-    attempt.add_argument("--text", default="text", metavar="COL")
+    attempt.add_argument("--text", default="text", metavar="COL", help="default: text")
     attempt.add_argument("--like", metavar="DIGEST", help="admitted model with the configuration")
     attempt.add_argument("--out", type=Path, metavar="FILE", help="predictions, as JSON lines")
-    attempt.add_argument("--json", action="store_true")
-    attempt.set_defaults(command=_try)
 
 
 def _admit(options: argparse.Namespace) -> int:

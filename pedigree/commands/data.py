@@ -5,53 +5,64 @@ import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pedigree.commands.common import Commands, open_project, print_json
+from pedigree.commands.common import KEY, Commands, add_command, open_project, print_json
 from pedigree.errors import PedigreeError
 
 
 def add_commands(commands: Commands) -> None:
     """Add these commands to the command line."""
-    sources = commands.add_parser("sources", help="the declared sources")
-    sources.add_argument("--json", action="store_true")
-    sources.set_defaults(command=_sources)
+    sources = add_command(commands, "sources", "the declared sources", _sources)
     actions = sources.add_subparsers(metavar="ACTION")
-    pin = actions.add_parser("pin", help="pin a source to its present bytes; shows what changed")
-    pin.add_argument("id", metavar="ID")
-    pin.add_argument("--json", action="store_true")
-    pin.set_defaults(command=_pin)
-    approve = actions.add_parser("approve", help="say that a log or retrieved text may be used")
-    approve.add_argument("id", metavar="ID")
-    approve.add_argument("--key", required=True, help="a reviewer's key")
-    approve.add_argument("--reason", required=True, metavar="TEXT")
-    approve.set_defaults(command=_approve_source)
+    pin = add_command(actions, "pin", "pin a source to its present bytes; shows what changed", _pin)
+    pin.add_argument("id", metavar="ID", help="the source's, as in `pedigree sources`")
+    approve = add_command(
+        actions, "approve", "say that a log or retrieved text may be used", _approve_source
+    )
+    approve.add_argument("id", metavar="ID", help="the source's, as in `pedigree sources`")
+    approve.add_argument("--key", required=True, help=f"a reviewer's key: {KEY}")
+    approve.add_argument("--reason", required=True, metavar="TEXT", help="why it may be used")
 
-    check = commands.add_parser("check", help="poisoning checks on any table")
+    check = add_command(commands, "check", "poisoning checks on any table", _check)
     check.add_argument("file", type=Path, metavar="FILE", help="CSV, TSV, JSONL or Parquet")
     check.add_argument("--text", metavar="COL", help="default: text")
     check.add_argument("--label", metavar="COL", help="default: label, where there is one")
-    check.add_argument("--annotator", metavar="COL")
+    check.add_argument("--annotator", metavar="COL", help="who labelled: who pushes labels?")
     check.add_argument("--collected-at", metavar="COL", help="times: what is young is named")
     check.add_argument(
-        "--task", choices=["classification", "instruction", "preference"], default="classification"
+        "--task",
+        choices=["classification", "instruction", "preference"],
+        default="classification",
+        help="instruction: columns instruction, input, output; "
+        "preference: prompt, chosen, rejected",
     )
     check.add_argument("--against", metavar="SNAPSHOT", help="digest of a snapshot not to repeat")
     check.add_argument("--redis", metavar="URL", help="keep the snapshot's sketches there")
-    check.add_argument("--out", type=Path, metavar="FINDINGS.parquet")
-    check.add_argument("--json", action="store_true")
-    check.set_defaults(command=_check)
+    check.add_argument(
+        "--out", type=Path, metavar="FINDINGS.parquet", help="write every finding, with its row"
+    )
 
-    drill = commands.add_parser("drill", help="plant known attacks in a copy; what would be seen?")
-    drill.add_argument("--attack", action="append", metavar="A", help="default: every attack")
+    drill = add_command(
+        commands, "drill", "plant known attacks in a copy; what would be seen?", _drill
+    )
+    drill.add_argument(
+        "--attack",
+        action="append",
+        metavar="A",
+        help="may be given again; default: every attack. An unknown one is answered with the list",
+    )
     drill.add_argument("--rows", default="10,20,50", metavar="K,K", help="numbers of planted rows")
-    drill.add_argument("--seeds", type=int, default=1, help="drills for each attack and number")
-    drill.add_argument("--plot", type=Path, metavar="FILE.png")
-    drill.add_argument("--json", action="store_true")
-    drill.set_defaults(command=_drill)
+    drill.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="drills for each attack and number"
+    )
+    drill.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the alarm rates")
 
-    prove = commands.add_parser("prove", help="that a row is, or is not, in a snapshot")
+    prove = add_command(
+        commands, "prove", "that a row is, or is not, in a snapshot, as JSON", _prove
+    )
     prove.add_argument("row", metavar="ROW", help="row id: 64 digits")
-    prove.add_argument("--in", dest="snapshot", required=True, metavar="SNAPSHOT")
-    prove.set_defaults(command=_prove)
+    prove.add_argument(
+        "--in", dest="snapshot", required=True, metavar="SNAPSHOT", help="its digest"
+    )
 
 
 def _sources(options: argparse.Namespace) -> int:
@@ -87,9 +98,12 @@ def _approve_source(options: argparse.Namespace) -> int:
         open_signer(options.key, project.variables),
         datetime.now(UTC),
     )
+    by = store.owner(statement)
+    if options.json:
+        print_json({"statement": statement.digest, "by": by, **statement.content})
+        return 0
     print(
-        f"{options.id} may be used as it is declared and pinned now, by {store.owner(statement)} "
-        f"({statement.digest})."
+        f"{options.id} may be used as it is declared and pinned now, by {by} ({statement.digest})."
     )
     return 0
 
@@ -188,12 +202,15 @@ def _pin(options: argparse.Namespace) -> int:
     if change.new == change.old:
         print(f"{change.source} is unchanged: sha256 {change.new}.")
         return 0
-    print(f"{change.source} was pinned to {change.old or 'nothing'},\n  now to {change.new}.")
+    if change.old is None:
+        print(f"{change.source} is pinned for the first time, to {change.new}.")
+    else:
+        print(f"{change.source} was pinned to {change.old},\n  now to {change.new}.")
     labels = ", ".join(f"{label} {count}" for label, count in change.labels.items())
     print(f"  {change.rows} rows ({labels}); revision {change.revision}")
-    if change.added is None:
+    if change.old is not None and change.added is None:
         print("  The documents of the old pin are not here, so rows cannot be compared.")
-    else:
+    elif change.added is not None:
         print(f"  {change.added} rows added, {change.removed} removed, {change.changed} changed")
     for example in change.examples:
         print(f"    {example}")

@@ -8,64 +8,66 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pedigree.commands.common import Commands, open_project, print_json
+from pedigree.commands.common import MODEL, Commands, add_command, open_project, print_json
 from pedigree.errors import EvidenceMissing, PedigreeError
 
 
 def add_commands(commands: Commands) -> None:
     """Add these commands to the command line."""
-    models = commands.add_parser("models", help="one line a model")
-    models.add_argument("--json", action="store_true")
-    models.set_defaults(command=_models)
+    add_command(commands, "models", "one line a model", _models)
 
-    why = commands.add_parser("why", help="the five questions about a model")
-    why.add_argument(
-        "model", metavar="MODEL", help="digest, name@alias, name:version or environment"
-    )
-    why.add_argument("--json", action="store_true")
-    why.set_defaults(command=_why)
+    why = add_command(commands, "why", "the five questions about a model", _why)
+    why.add_argument("model", metavar="MODEL", help=MODEL)
 
-    verify = commands.add_parser(
-        "verify", help="a model's files against its signed record, or a proof about a row"
+    verify = add_command(
+        commands,
+        "verify",
+        "a model's files against its signed record, or a proof about a row",
+        _verify,
     )
-    verify.add_argument("model", metavar="MODEL|DIR|PROOF")
+    verify.add_argument(
+        "model",
+        metavar="MODEL|DIR|PROOF",
+        help=f"{MODEL}; a model's folder; or what `pedigree prove` printed",
+    )
     verify.add_argument("--claims", type=Path, metavar="FILE", help="of a PROOF: signed statements")
     verify.add_argument("--key", type=Path, metavar="PEM", help="of a PROOF: who is trusted")
-    verify.add_argument("--json", action="store_true")
-    verify.set_defaults(command=_verify)
 
-    rebuild = commands.add_parser("rebuild", help="train a recorded model again and compare")
+    rebuild = add_command(commands, "rebuild", "train a recorded model again and compare", _rebuild)
     which = rebuild.add_mutually_exclusive_group(required=True)
-    which.add_argument("model", metavar="MODEL", nargs="?")
+    which.add_argument("model", metavar="MODEL", nargs="?", help=MODEL)
     which.add_argument("--record", type=Path, metavar="FILE", help="a training statement or record")
-    rebuild.add_argument("--json", action="store_true")
-    rebuild.set_defaults(command=_rebuild)
 
-    trace = commands.add_parser("trace", help="where something went, and where it came from")
-    trace.add_argument("thing", metavar="KIND:NAME", help="such as source:tweets")
-    trace.add_argument("--json", action="store_true")
-    trace.set_defaults(command=_trace)
+    trace = add_command(commands, "trace", "where something went, and where it came from", _trace)
+    trace.add_argument(
+        "thing",
+        metavar="KIND:NAME",
+        help="such as source:tweets; kinds are source, row, annotator, batch, snapshot, adapter, "
+        "base, model and tenant",
+    )
 
-    diff = commands.add_parser("diff", help="what differs between two models, or two snapshots")
-    diff.add_argument("before", metavar="A", help="a MODEL, or a snapshot's digest")
-    diff.add_argument("after", metavar="B")
-    diff.add_argument("--json", action="store_true")
-    diff.set_defaults(command=_diff)
+    diff = add_command(commands, "diff", "what differs between two models, or two snapshots", _diff)
+    diff.add_argument("before", metavar="A", help=f"a model ({MODEL}), or a snapshot's digest")
+    diff.add_argument("after", metavar="B", help="another of the same sort")
 
-    retrain = commands.add_parser("retrain", help="a model again, without a part of its data")
-    retrain.add_argument("model", metavar="MODEL")
-    retrain.add_argument("--exclude-source", action="append", default=[], metavar="ID")
-    retrain.add_argument("--exclude-annotator", action="append", default=[], metavar="NAME")
+    retrain = add_command(
+        commands, "retrain", "a model again, without a part of its data", _retrain
+    )
+    retrain.add_argument("model", metavar="MODEL", help=MODEL)
+    retrain.add_argument(
+        "--exclude-source", action="append", default=[], metavar="ID", help="may be given again"
+    )
+    retrain.add_argument(
+        "--exclude-annotator", action="append", default=[], metavar="NAME", help="so may this"
+    )
     retrain.add_argument(
         "--exclude-rows", type=Path, metavar="FILE", help="row keys or ids: text, CSV or Parquet"
     )
     retrain.add_argument("--revoke", action="store_true", help="revoke the old model afterwards")
-    retrain.add_argument("--json", action="store_true")
-    retrain.set_defaults(command=_retrain)
 
-    export = commands.add_parser("export", help="one folder that verifies without Pedigree")
-    export.add_argument("model", metavar="MODEL")
-    export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    export = add_command(commands, "export", "one folder that verifies without Pedigree", _export)
+    export.add_argument("model", metavar="MODEL", help=MODEL)
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write it")
     export.add_argument(
         "--report",
         action="append",
@@ -73,7 +75,6 @@ def add_commands(commands: Commands) -> None:
         choices=("annex-iv", "gpai-summary"),
         help="add a report for regulators; may be given twice",
     )
-    export.set_defaults(command=_export)
 
 
 def _models(options: argparse.Namespace) -> int:
@@ -274,6 +275,10 @@ def _export(options: argparse.Namespace) -> int:
     policy = project.policy()
     model = find_model(open_store(project, policy), options.model, policy.environments)
     made = export_model(project, model, options.out, datetime.now(UTC), set(options.report))
+    if options.json:
+        files = [one.model_dump() for one in made.files]
+        print_json({**dataclasses.asdict(made), "folder": str(made.folder), "files": files})
+        return 0
     print(
         f"{made.folder}: {len(made.files)} files about {made.model}, {made.claims} signed claims.\n"
         f"Verify it elsewhere with a key that you got another way: sh verify.sh KEY.pem (key "

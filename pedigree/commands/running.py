@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pedigree.capture import LOCK, find_code_root
-from pedigree.commands.common import Commands, open_project, print_json
+from pedigree.commands.common import Commands, add_command, open_project, print_json
 from pedigree.digests import digest_file
 from pedigree.files import write_atomically
 from pedigree.project import Project
@@ -19,28 +19,30 @@ STAGES = ("snapshot", "checks", "model", "release")
 
 def add_commands(commands: Commands) -> None:
     """Add these commands to the command line."""
-    run = commands.add_parser("run", help="the main job, in Dagster")
+    run = add_command(commands, "run", "the main job, in Dagster", _run, json=False)
     chosen = run.add_mutually_exclusive_group()
     chosen.add_argument("--until", choices=STAGES, default="release", help="the last stage to make")
     chosen.add_argument("--job", choices=JOBS, help="one Dagster job instead")
     run.add_argument("--profile", metavar="NAME", help="a profile of params.yaml")
-    run.set_defaults(command=_run)
 
-    dependencies = commands.add_parser(
-        "dependencies", help="is what is installed what the lock says, and is all of it pinned?"
+    dependencies = add_command(
+        commands,
+        "dependencies",
+        "is what is installed what the lock says, and is all of it pinned?",
+        _dependencies,
     )
     dependencies.add_argument("--sbom", type=Path, metavar="FILE", help="write a CycloneDX SBOM")
     dependencies.add_argument(
         "--report", type=Path, metavar="FILE", help="take a vulnerability report in, and sign it"
     )
-    dependencies.add_argument("--scanned-on", metavar="TIME", help="where the report is silent")
-    dependencies.add_argument("--json", action="store_true")
-    dependencies.set_defaults(command=_dependencies)
+    dependencies.add_argument(
+        "--scanned-on", metavar="TIME", help="when, where the report is silent about it"
+    )
 
-    doctor = commands.add_parser("doctor", help="what killed processes left, and what disagrees")
-    doctor.add_argument("--repair", action="store_true")
-    doctor.add_argument("--json", action="store_true")
-    doctor.set_defaults(command=_doctor)
+    doctor = add_command(
+        commands, "doctor", "what killed processes left, and what disagrees", _doctor
+    )
+    doctor.add_argument("--repair", action="store_true", help="mend what can be mended")
 
 
 def _dependencies(options: argparse.Namespace) -> int:

@@ -6,92 +6,97 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pedigree.commands.common import Commands, open_project, print_json
+from pedigree.commands.common import KEY, Commands, add_command, open_project, print_json
 
 if TYPE_CHECKING:
     from pedigree.evidence.store import EvidenceStore, Statement
     from pedigree.project import Project
 
 ROLES = ("builder", "checker", "reviewer", "releaser")
+_DIGEST = "the model's, or its first 12 digits or more"
+_ENV = "an environment that policy.yaml declares"
+_UNTIL = "from when on it counts no longer"
+_DATE = "such as 2027-06-30"
 
 
 def add_commands(commands: Commands) -> None:
     """Add these commands to the command line."""
     _add_keys(commands)
-    key_help = "file:PATH, env:NAME or ssh-agent:SHA256:…"
 
-    approve = commands.add_parser(
-        "approve", help="say that a model may go to an environment, or an adapter be merged"
+    approve = add_command(
+        commands,
+        "approve",
+        "say that a model may go to an environment, or an adapter be merged",
+        _approve,
     )
-    approve.add_argument("digest", metavar="DIGEST")
-    approve.add_argument("--env", required=True, metavar="ENV", help="or merge, for an adapter")
+    approve.add_argument("digest", metavar="DIGEST", help=_DIGEST)
+    approve.add_argument("--env", required=True, metavar="ENV", help=f"{_ENV}; or merge")
     approve.add_argument("--tenant", metavar="T", help="for this tenant alone")
-    approve.add_argument("--key", required=True, help=f"the reviewer's key: {key_help}")
-    approve.add_argument("--reason", required=True, metavar="TEXT")
-    approve.add_argument("--until", metavar="DATE", help="from when on it counts no longer")
-    approve.add_argument("--json", action="store_true")
-    approve.set_defaults(command=_approve)
+    approve.add_argument("--key", required=True, help=f"the reviewer's key: {KEY}")
+    approve.add_argument("--reason", required=True, metavar="TEXT", help="what it rests on")
+    approve.add_argument("--until", metavar="DATE", help=f"{_UNTIL}; {_DATE}")
 
-    promote = commands.add_parser("promote", help="give a model to an environment")
-    promote.add_argument("digest", metavar="DIGEST")
-    promote.add_argument("--env", required=True, metavar="ENV")
-    promote.add_argument("--tenant", metavar="T")
-    promote.add_argument("--json", action="store_true")
-    promote.set_defaults(command=_promote)
+    promote = add_command(commands, "promote", "give a model to an environment", _promote)
+    promote.add_argument("digest", metavar="DIGEST", help=_DIGEST)
+    promote.add_argument("--env", required=True, metavar="ENV", help=_ENV)
+    promote.add_argument("--tenant", metavar="T", help="to this tenant alone")
 
-    revoke = commands.add_parser("revoke", help="say that a digest must not be used any more")
-    revoke.add_argument("digest", metavar="DIGEST")
-    revoke.add_argument("--reason", required=True, metavar="TEXT")
-    revoke.add_argument("--key", help=f"a reviewer's or releaser's key: {key_help}")
-    revoke.add_argument("--json", action="store_true")
-    revoke.set_defaults(command=_revoke)
+    revoke = add_command(commands, "revoke", "say that a digest must not be used any more", _revoke)
+    revoke.add_argument(
+        "digest", metavar="DIGEST", help="a model's, adapter's, base's or snapshot's"
+    )
+    revoke.add_argument("--reason", required=True, metavar="TEXT", help="why not")
+    revoke.add_argument("--key", help=f"a reviewer's or releaser's key: {KEY}")
 
-    waive = commands.add_parser("waive", help="let a failed check pass for a time")
-    waive.add_argument("check", metavar="CHECK", help="or conversion, for a quarantined checkpoint")
-    waive.add_argument("digest", metavar="DIGEST")
-    waive.add_argument("--until", required=True, metavar="DATE")
-    waive.add_argument("--key", required=True, help=f"a reviewer's key: {key_help}")
-    waive.add_argument("--reason", required=True, metavar="TEXT")
-    waive.add_argument("--json", action="store_true")
-    waive.set_defaults(command=_waive)
+    waive = add_command(commands, "waive", "let a failed check pass for a time", _waive)
+    waive.add_argument(
+        "check", metavar="CHECK", help="such as trigger_ngrams; or conversion, of a pickle"
+    )
+    waive.add_argument(
+        "digest", metavar="DIGEST", help="of what failed it: snapshot, model or pickle"
+    )
+    waive.add_argument("--until", required=True, metavar="DATE", help=f"{_UNTIL}; {_DATE}")
+    waive.add_argument("--key", required=True, help=f"a reviewer's key: {KEY}")
+    waive.add_argument("--reason", required=True, metavar="TEXT", help="why it may pass")
 
-    ledger = commands.add_parser("ledger", help="the chain of all statements")
-    ledger.add_argument("action", choices=["verify", "checkpoint", "adopt"])
+    ledger = add_command(commands, "ledger", "the chain of all statements", _ledger)
+    ledger.add_argument(
+        "action",
+        choices=["verify", "checkpoint", "adopt"],
+        help="verify the chain; print a line to keep elsewhere; list statements older than it",
+    )
     ledger.add_argument(
         "--witness", action="append", default=[], metavar="FILE", help="checkpoints; or git:PATH"
     )
     ledger.add_argument("--keep", type=Path, metavar="FILE", help="add the checkpoint to a file")
-    ledger.add_argument("--json", action="store_true")
-    ledger.set_defaults(command=_ledger)
 
 
 def _add_keys(commands: Commands) -> None:
-    keys = commands.add_parser("keys", help="whose keys count for what")
+    keys = commands.add_parser(
+        "keys", help="whose keys count for what", description="Whose keys count for what."
+    )
     actions = keys.add_subparsers(required=True, metavar="ACTION")
-    new = actions.add_parser("new", help="make a key and register its public half")
-    new.add_argument("role", choices=ROLES)
+    new = add_command(actions, "new", "make a key and register its public half", _new_key)
+    new.add_argument("role", choices=ROLES, help="what the key's owner may sign")
     new.add_argument("--owner", required=True, metavar="NAME", help="such as ada@example.org")
-    new.add_argument("--until", metavar="DATE", help="from when on it counts no longer")
+    new.add_argument("--until", metavar="DATE", help=f"{_UNTIL}; {_DATE}")
     new.add_argument("--out", type=Path, metavar="FILE", help="where the private half goes")
-    new.add_argument("--from", dest="existing", metavar="KEY", help="register this key instead")
+    new.add_argument("--from", dest="existing", metavar="KEY", help=f"register this one: {KEY}")
     new.add_argument("--development", action="store_true", help="for trials: production refuses it")
-    new.set_defaults(command=_new_key)
-    listed = actions.add_parser("list")
-    listed.add_argument("--json", action="store_true")
-    listed.set_defaults(command=_list_keys)
-    revoke = actions.add_parser("revoke")
-    revoke.add_argument("id", metavar="ID", help="at least 12 digits")
-    revoke.add_argument("--reason", required=True, metavar="TEXT")
+    add_command(actions, "list", "the registered keys, and which of them count", _list_keys)
+    revoke = add_command(
+        actions, "revoke", "let a key count no longer, from an entry of the ledger on", _revoke_key
+    )
+    revoke.add_argument("id", metavar="ID", help="at least 12 digits, as in `pedigree keys list`")
+    revoke.add_argument("--reason", required=True, metavar="TEXT", help="why not")
     revoke.add_argument(
         "--from-entry",
         type=int,
         metavar="N",
         help="the ledger's first entry that counts no longer; default: what comes after now",
     )
-    revoke.set_defaults(command=_revoke_key)
-    show = actions.add_parser("show", help="the public keys of a role, as PEM")
-    show.add_argument("role", choices=(*ROLES, "development"))
-    show.set_defaults(command=_show_key)
+    show = add_command(actions, "show", "the public keys of a role, as PEM", _show_key)
+    show.add_argument("role", choices=(*ROLES, "development"), help="whose")
 
 
 def _open(options: argparse.Namespace) -> "tuple[Project, EvidenceStore]":
@@ -125,6 +130,17 @@ def _new_key(options: argparse.Namespace) -> int:
         valid_until=until,
         development=options.development,
     )
+    if options.json:
+        print_json(
+            {
+                "id": key_id(public),
+                "role": options.role,
+                "owner": options.owner,
+                "private": where,
+                "trust": str(project.trust),
+            }
+        )
+        return 0
     print(
         f"{key_id(public)}  {options.role}  {options.owner}\n"
         f"  private half: {where} (keep it to yourself)\n"
@@ -177,6 +193,9 @@ def _revoke_key(options: argparse.Namespace) -> int:
     if options.from_entry is not None:
         last = min(last, max(options.from_entry - 1, 0))
     key = revoke_key(project.trust, options.id, options.reason, datetime.now(UTC), last)
+    if options.json:
+        print_json({**key.model_dump(mode="json"), "last_entry": last})
+        return 0
     print(
         f"The key of {key.owner} counts for nothing after entry {last} of the ledger. "
         f"Commit {project.trust}."
@@ -202,11 +221,19 @@ def _show_key(options: argparse.Namespace) -> int:
             for one in list_keys(project.trust)
             if options.role in one.roles and one.revoked_on is None
         ]
+    if not found and options.role == "development":
+        raise EvidenceMissing(
+            "There is no development key: the first run makes one, where the policy accepts it."
+        )
     if not found:
         raise EvidenceMissing(
-            f"There is no key of a {options.role}: make one with `pedigree keys new`."
+            f"There is no key of a {options.role}: make one with "
+            f"`pedigree keys new {options.role}`."
         )
-    print("".join(found), end="")
+    if options.json:
+        print_json({"role": options.role, "public_keys": found})
+    else:
+        print("".join(found), end="")
     return 0
 
 

@@ -181,9 +181,9 @@ def describe_shortage(found: Approvals, demands: ApprovalDemands) -> Sequence[st
     """Return why the approvals do not suffice; nothing where they do."""
     if len(found.approvers) >= demands.approvals:
         return ()
-    have = ", ".join(found.approvers) or "none"
+    have, role = ", ".join(found.approvers) or "none", demands.approver_role
     return (
-        f"the policy demands {demands.approvals} approvals by a {demands.approver_role} and "
-        f"{len(found.approvers)} count ({have})",
+        f"the policy demands {demands.approvals} approvals by a {role} and "
+        f"{len(found.approvers)} count ({have}): a {role} gives one with `pedigree approve`",
         *found.refused,
     )

@@ -37,6 +37,13 @@ from pedigree.project import Project
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 
 # What a statement is about, by the file names' first part.
+# Where a reader finds the digests that there are statements of.
+_LISTED_BY = {
+    "snapshot": "`pedigree why MODEL`",
+    "verdict": "`pedigree why MODEL`",
+    "adapter": "`pedigree trace base:ID`",
+    "admission": "what `pedigree admit` printed",
+}
 PREDICATES = {
     "verdict": "https://in-toto.io/attestation/test-result/v0.1",
     "training": "https://slsa.dev/provenance/v1",
@@ -263,21 +270,23 @@ class EvidenceStore:
             PedigreeError: the prefix is too short or fits several.
         """
         value = prefix.removeprefix("sha256:").lower()
-        if len(value) < 12 or set(value) - set("0123456789abcdef"):
-            raise PedigreeError(
-                f"{prefix!r} is neither an environment nor a digest: give at least 12 digits of "
-                "the digest, or a name such as 'production'."
-            )
+        if not is_digest_prefix(prefix):
+            raise PedigreeError(f"{prefix!r} is no digest: give at least 12 of its hex digits.")
         found = sorted(
             {path.parent.name for path in self.folder.glob(f"{value}*/{kind}-*.dsse.json")}
         )
         if not found:
-            raise EvidenceMissing(
-                f"No {kind} evidence is known about {prefix}: see `pedigree models`."
-            )
+            place = _LISTED_BY.get(kind, "`pedigree models`")
+            raise EvidenceMissing(f"No {kind} evidence is known about {prefix}: see {place}.")
         if len(found) > 1:
             raise PedigreeError(f"{prefix!r} fits {len(found)} digests: give more digits.")
         return f"sha256:{found[0]}"
+
+
+def is_digest_prefix(text: str) -> bool:
+    """Tell whether a text can be a digest or its beginning: at least 12 hex digits."""
+    value = text.removeprefix("sha256:").lower()
+    return len(value) >= 12 and not set(value) - set("0123456789abcdef")
 
 
 def open_store(project: Project, policy: Policy, *, write: bool = False) -> EvidenceStore:

@@ -1,6 +1,7 @@
 """What decides the bits besides data and code, pinned before torch is imported and recorded.
 
-Strict mode promises: on CPU, the same lock, instruction set and thread count give the same bits.
+Strict mode promises: on CPU, the same lock, make of processor, instruction set and thread count
+give the same bits. An Intel and an AMD give different ones, both with AVX2 (docs/measurements.md).
 Two threads differ from one, AVX2 from AVX-512, and both torch's and oneDNN's choice of
 instructions count, so the training process is started with all of them in its environment::
 

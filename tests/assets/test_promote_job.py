@@ -11,10 +11,11 @@ import yaml
 
 from pedigree.cli import main
 from pedigree.evidence.store import open_store
+from pedigree.launching import summarise_model
 from pedigree.project import Project
 from pedigree.registry import find_promoted
 from pipelines.definitions import build_definitions
-from tests.conftest import open_instance
+from tests.conftest import errors_of, open_instance, run_job
 
 
 @pytest.fixture
@@ -68,7 +69,9 @@ def run_promote(project: Project, **config: Any) -> dg.ExecuteInProcessResult:
 def test_a_model_is_approved_promoted_and_revoked(
     trained_copy: Project, digest: str, ask: Ask, tmp_path: Path
 ) -> None:
-    assert ask("promote", digest, "--env", "staging")[0] == 1
+    code, _, err = ask("promote", digest, "--env", "staging")
+    assert code == 1
+    assert "0 count (none): a reviewer gives one with `pedigree approve`" in err
     code, out, _ = ask("keys", "new", "reviewer", "--owner", "ada@example.org")
     assert code == 0
     assert "commit it" in out
@@ -107,15 +110,63 @@ def test_a_model_is_approved_promoted_and_revoked(
     assert "REVOKED" in out
 
 
+def test_a_run_up_to_the_model_ends_with_its_digest_and_the_way_to_an_environment(
+    trained_copy: Project, digest: str
+) -> None:
+    (trained_copy.root / "digests").mkdir(exist_ok=True)
+    (trained_copy.root / "digests" / "fine_tuned_model").write_text(f"{digest}\n")
+    said = summarise_model(trained_copy)
+    assert f"model  {digest}\n  accuracy  " in said
+    short = digest[:19]
+    assert f"pedigree approve {short} --env staging --key KEY --reason TEXT" in said
+    assert f"pedigree promote {short} --env staging" in said
+    assert f"pedigree approve {short} --env production" not in said
+    assert f"pedigree promote {short} --env production" in said
+
+
+def test_what_is_not_there_yet_is_said_with_what_makes_it(
+    project: Project, instance: dg.DagsterInstance, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-C", str(project.root), "keys", "show", "development"]) == 3
+    assert "no development key: the first run makes one" in capsys.readouterr().err
+    said = errors_of(run_job(project, "release", instance))
+    assert "fine_tuned_model was never materialised here" in said
+    assert "`pedigree run --until model`" in said
+    said = errors_of(run_job(project, "fine_tune", instance))
+    assert "training_snapshot was never materialised here" in said
+    assert "`pedigree run --until checks`" in said
+
+
+def test_commands_about_keys_print_one_document(
+    trained_copy: Project, ask: Ask, tmp_path: Path
+) -> None:
+    def document(*command: str) -> Any:
+        code, out, err = ask(*command, "--json")
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+    made = document("keys", "new", "reviewer", "--owner", "ada")
+    assert (made["role"], made["owner"]) == ("reviewer", "ada")
+    shown = document("keys", "show", "reviewer")
+    assert [one.split("-----")[1] for one in shown["public_keys"]] == ["BEGIN PUBLIC KEY"]
+    revoked = document("keys", "revoke", made["id"], "--reason", "lost")
+    assert (revoked["id"], revoked["revoked_because"]) == (made["id"], "lost")
+    exported = document("export", "production", "--out", str(tmp_path / "there"))
+    assert exported["folder"] == str(tmp_path / "there")
+    assert {one["path"] for one in exported["files"]} >= {"claims.jsonl", "verify.sh"}
+
+
 def test_bad_requests_are_sentences(trained_copy: Project, digest: str, ask: Ask) -> None:
     for command, expected, message in (
         (("approve", digest, "--env", "moon", "--key", "k", "--reason", "r"), 2, "cannot be read"),
         (("promote", digest, "--env", "moon"), 2, "has no environment 'moon'"),
         (("promote", "0" * 64, "--env", "staging"), 3, "No training evidence"),
-        (("promote", "mlruns/1", "--env", "staging"), 2, "neither an environment nor a digest"),
+        (("promote", "mlruns/1", "--env", "staging"), 2, "is no digest"),
+        (("promote", "production", "--env", "staging"), 2, "'production' is no digest"),
+        (("prove", "0" * 64, "--in", "0" * 12), 3, "see `pedigree why MODEL`"),
         (("revoke", "f" * 64, "--reason", "r"), 3, "is known by"),
         (("keys", "revoke", "0" * 12, "--reason", "r"), 2, "names 0 keys"),
-        (("keys", "show", "releaser"), 3, "no key of a releaser"),
+        (("keys", "show", "releaser"), 3, "make one with `pedigree keys new releaser`"),
         (("keys", "new", "reviewer", "--owner", "Ada"), 2, "lower-case ASCII"),
         (("waive", "trigger_ngrams", digest, "--until", "soon", "--key", "k", "--reason", "r"),
          3, "nothing to waive"),

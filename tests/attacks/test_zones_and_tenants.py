@@ -197,6 +197,8 @@ def test_logs_and_retrieved_texts_are_denied_until_a_reviewer_says_why(
     assert main([*approve, " "]) == 2
     assert main([*approve, "users agreed, names are gone"]) == 0
     assert "forum may be used" in capsys.readouterr().out
+    assert main([*approve, "users agreed, names are gone", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["by"] == "ada"
     assert run_job(project, "ingest", instance).success
     # Another pin is another decision.
     change_source(project, "forum", kind=kind, title="the next batch")

@@ -200,7 +200,7 @@ def test_an_unknown_base_model_is_missing_evidence(tmp_path: Path) -> None:
         ({"files": {"sub/config.json": "a"}}, "no plain file of a safe format"),
         ({"files": {"pytorch_model.bin": "a"}}, "no plain file of a safe format"),
         ({"files": {"modeling.py": "a"}}, "no plain file of a safe format"),
-        ({"sha256": None}, "sha256: Field required"),
+        ({"sha256": None}, "sha256: is missing"),
         ({"sha256": "abc"}, "sha256"),
         ({"format": "pickle"}, "format"),
         ({"licence": ""}, "licence"),

@@ -132,7 +132,7 @@ def test_two_snapshots_are_compared_by_row(trained: Project) -> None:
     ("name", "error", "words"),
     [
         ("0123456789ab", EvidenceMissing, "and no snapshot"),
-        ("staging", PedigreeError, "neither an environment nor a digest"),
+        ("staging", PedigreeError, "neither an environment of policy.yaml"),
     ],
 )
 def test_what_is_not_known_is_refused(

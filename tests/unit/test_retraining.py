@@ -9,13 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from pedigree.comparing import Change, Comparison
 from pedigree.descendants import find_unclean
 from pedigree.errors import EvidenceMissing, PedigreeError
 from pedigree.evidence.store import open_store
 from pedigree.exclusions import Exclusions
 from pedigree.project import Project
 from pedigree.registry import find_promoted, find_training
-from pedigree.retraining import Plan, Wish, plan_retraining
+from pedigree.rendering_changes import render_retraining
+from pedigree.retraining import Plan, Retraining, Wish, plan_retraining
 from pedigree.row_files import read_row_file, resolve_rows
 from pedigree.snapshots import list_snapshots, open_snapshot
 from pedigree.training.record import read_record
@@ -191,6 +193,18 @@ def test_model_adapter_and_environment_descend_from_a_source_and_a_row(
         assert [(one.kind, one.name) for one in found] == expected
         assert unknown == ()
     assert find_unclean(trained_copy, store, Exclusions(sources=("nothing",))) == ((), ())
+
+
+def test_what_was_made_from_uncommitted_files_is_not_proposed_for_promotion() -> None:
+    def say(*changes: Change) -> str:
+        comparison = Comparison("model", "sha256:a", "sha256:b", changes={"code": changes})
+        found = Retraining("sha256:a", "sha256:b", ("source x",), {}, comparison, (), (), 0)
+        return render_retraining(found, None).partition("\nnext\n")[2]
+
+    assert "pedigree promote sha256:b --env production" in say()
+    dirty = say(Change("dirty", False, True))
+    assert "pedigree promote" not in dirty
+    assert "commit them, and retrain again" in dirty
 
 
 def test_an_annotator_is_not_called_absent_where_rows_could_not_be_read(
