@@ -167,9 +167,14 @@ def test_bad_sources_end_in_one_sentence_and_change_nothing(project: Project, ca
     assert not list(project.root.rglob(".partial-*"))
 
 
-def test_curation_that_leaves_nothing_is_an_error(project: Project) -> None:
+def _set_curation(project: Project, **values: int) -> None:
     path = project.root / "params.yaml"
-    path.write_text(path.read_text() + "curation: {min_characters: 5000, max_characters: 6000}\n")
+    params = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**params, "curation": values}))
+
+
+def test_curation_that_leaves_nothing_is_an_error(project: Project) -> None:
+    _set_curation(project, min_characters=5000, max_characters=6000)
     code, _, error = _pedigree(project.root, "run", "--until", "snapshot")
     assert code == 2
     assert "Curation left none of 320 rows (320 too_short)" in error
@@ -211,8 +216,7 @@ def test_a_full_disk_leaves_no_half_snapshot(project: Project) -> None:
     big = [(key, text + " word" * 40_000, label) for key, text, label in review_rows(40)]
     file = project.root / "inbox" / "shop.csv"
     declare_source(project.root, "shop", str(file), write_csv(file, big), max_bytes=50_000_000)
-    path = project.root / "params.yaml"
-    path.write_text(path.read_text() + "curation: {max_characters: 10000000}\n")
+    _set_curation(project, max_characters=10_000_000)
     done = run(
         "bash", "-c", "ulimit -f 400; trap '' XFSZ; python -m pedigree run --until snapshot",
         cwd=project.root,

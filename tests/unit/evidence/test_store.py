@@ -203,7 +203,7 @@ def test_a_subject_is_found_by_the_beginning_of_its_digest(store: EvidenceStore)
 @pytest.mark.parametrize("prefix", ["", "1", ONE[:11], "production", "sha256:", "*" * 12, "1/../1"])
 def test_a_short_or_malformed_beginning_is_refused(store: EvidenceStore, prefix: str) -> None:
     write(store)
-    with pytest.raises(PedigreeError, match="at least 12 digits") as error:
+    with pytest.raises(PedigreeError, match="at least 12 of its hex digits") as error:
         store.find_subject(prefix, "snapshot")
     assert error.value.exit_code == 2
 
