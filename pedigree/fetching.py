@@ -245,7 +245,7 @@ def _prepare_stream(filesystem: Any) -> dict[str, Any]:
 
 def _revision(info: dict[str, Any]) -> str:
     """Return what the store says about which version this is; only the pin is trusted."""
-    for key in ("VersionId", "ETag", "etag", "commit_hash", "LastModified", "mtime"):
+    for key in ("VersionId", "ETag", "etag", "commit_hash", "LastModified", "mtime", "blob_id"):
         value = info.get(key)
         if value:
             if key == "mtime" and isinstance(value, int | float):

@@ -35,8 +35,10 @@ from pedigree.fetching import (
     is_local,
     resolve_uri,
 )
+from pedigree.launching import QUIET
 from pedigree.sources import Source, load_source
 from tests.conftest import NOW, REPOSITORY, declare_source, review_rows
+from tests.unit.hub import COMMIT, serve_hub
 
 ROWS = review_rows(40)
 WRONG = "f" * 64
@@ -630,6 +632,43 @@ def test_a_relative_path_is_taken_from_the_projects_folder() -> None:
 
 def test_fsspec_knows_the_places_that_the_documentation_names() -> None:
     assert {"file", "http", "https", "s3", "gs", "hf"} <= set(fsspec.available_protocols())
+
+
+FETCH = """
+import json, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from pedigree.fetching import fetch_unverified
+uri, store, members = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+now = datetime.now(UTC)
+with fetch_unverified(uri, store, name="hub", max_bytes=9, now=now, members=members) as fetched:
+    found = {entry.path: path.read_text() for entry, path in fetched.files}
+    print(json.dumps([found, fetched.revision]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("uri", "members", "expected"),
+    [
+        ("hf://acme/tone@main/data/rows.csv", None, {"rows.csv": "a,b\n"}),
+        ("hf://acme/tone@main/", {"config.json": "config.json"}, {"config.json": "{}"}),
+    ],
+)
+def test_a_hub_is_read_with_what_pedigree_run_sets(
+    tmp_path: Path, uri: str, members: dict[str, str] | None, expected: dict[str, str]
+) -> None:
+    files = {"data/rows.csv": b"a,b\n", "config.json": b"{}"}
+    with serve_hub("acme/tone", files) as address:
+        clean = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+        environment = {**clean, **QUIET, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home")}
+        done = subprocess.run(
+            [sys.executable, "-c", FETCH, uri, str(tmp_path / "store"), json.dumps(members)],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found, revision = json.loads(done.stdout)
+    assert found == expected
+    assert revision == f"blob_id {COMMIT}"
 
 
 @pytest.mark.parametrize(
