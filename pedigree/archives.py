@@ -29,8 +29,10 @@ _DAMAGED = (
 )
 
 
-def read_member(archive: Path, member: str, max_bytes: int) -> bytes:
+def read_member(archive: Path, member: str, max_bytes: int, called: str | None = None) -> bytes:
     """Return the bytes of one member of a zip, wheel or tar archive.
+
+    Messages name the archive `called`, or else by its file.
 
     Raises:
         PedigreeError: the archive cannot be read, or the member is missing, twice there, no plain
@@ -39,7 +41,7 @@ def read_member(archive: Path, member: str, max_bytes: int) -> bytes:
     stream: IO[bytes]
     data = b""
     with archive.open("rb") as stream:
-        where = archive.name
+        where = called or archive.name
         for name in member.split("!"):
             data = _read_one(stream, name, where, max_bytes)
             stream, where = io.BytesIO(data), f"{where}!{name}"
@@ -57,8 +59,9 @@ def _read_one(stream: IO[bytes], name: str, where: str, max_bytes: int) -> bytes
         stream.seek(0)
         return _read_tar(stream, name, where, max_bytes)
     except _DAMAGED as error:
+        why = " ".join(str(error).split())
         raise PedigreeError(
-            f"{where} cannot be read as a zip or tar archive ({error}): check the source's uri."
+            f"{where} cannot be read as a zip or tar archive ({why}): check its uri."
         ) from None
     except (RuntimeError, NotImplementedError) as error:  # zipfile: encrypted, unknown compression
         raise PedigreeError(f"{where}!{name} cannot be read ({error}).") from None

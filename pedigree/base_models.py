@@ -156,7 +156,7 @@ def admit_base_model(gate: Gate, source: BaseModelSource, root: Path, now: datet
                 os.link(path, folder / entry.path)
         else:
             for name, member in source.files.items():
-                data = read_member(fetched.files[0][1], member, source.max_bytes)
+                data = read_member(fetched.files[0][1], member, source.max_bytes, source.id)
                 (folder / name).write_bytes(data)
         return admit_artifact(
             folder,

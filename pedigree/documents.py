@@ -61,7 +61,9 @@ def read_documents(source: Source, fetched: Fetched) -> pa.Table:
     rows: dict[str, list[Any]] = {role: [] for role in _ROLES}
     for entry, path in fetched.files:
         where = f"{source.id} ({entry.path})"
-        data = read_member(path, source.member, source.max_bytes) if source.member else path
+        data: bytes | Path = path
+        if source.member:
+            data = read_member(path, source.member, source.max_bytes, where)
         for role, values in _read_file(source, data, where).items():
             rows[role] += values
     labels = rows["label"]
@@ -446,9 +448,8 @@ def _read_ratings(
     by_key: dict[str, list[int]] = {}
     for entry, path in fetched.files:
         where = f"{source.id} ratings ({entry.path})"
-        table = read_table(
-            read_member(path, ratings.member, source.max_bytes), ratings.format, where
-        )
+        data = read_member(path, ratings.member, source.max_bytes, where)
+        table = read_table(data, ratings.format, where)
         for key, value in zip(
             read_column(table, ratings.key, "key", where),
             read_column(table, ratings.values, "ratings", where),

@@ -1,9 +1,11 @@
 """The command line as a user meets it: real processes, exit codes, sentences, one JSON document."""
 
 import csv
+import hashlib
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -134,37 +136,53 @@ def test_sources_are_listed_and_pinned_on_purpose(project: Project) -> None:
     assert "known are forum, shop" in error
 
 
-BAD = {
-    "no pin": ({"sha256": None}, None, 2, "has no sha256 pin"),
-    "wrong pin": ({"sha256": "0" * 64}, None, 1, "is not what was pinned"),
-    "pin that is none": ({"sha256": "abc"}, None, 2, "is not a sha256"),
-    "unreachable": ({"uri": "/nowhere/shop.csv"}, None, 2, "cannot be reached"),
-    "missing column": ({"columns": {"text": "body"}, "labels": None}, None, 2, "no column 'body'"),
-    "empty file": ({}, b"", 2, "is empty"),
-    "undeclared label": ({}, b"id,text,label\n1,a text,maybe\n", 2, "has the label 'maybe'"),
-    "invalid UTF-8": ({}, b"id,text,label\n1,caf\xe9,positive\n", 2, "not valid UTF-8"),
-    "unknown setting": ({"licens": "MIT"}, None, 2, "licens"),
-    "zip that is none": ({"member": "a.csv"}, None, 2, "cannot be read as a zip or tar"),
+# What is changed in a declaration, what the file holds if not rows, and what is said.
+BAD: dict[str, tuple[dict[str, Any], bytes | None, str]] = {
+    "no_pin": ({"sha256": None}, None, "has no sha256 pin"),
+    "wrong_pin": ({"sha256": "0" * 64}, None, "is not what was pinned"),
+    "unreachable": ({"uri": "/nowhere/shop.csv"}, None, "cannot be reached"),
+    "missing_column": ({"columns": {"text": "body"}, "labels": None}, None, "no column 'body'"),
+    "empty_file": ({}, b"", "is empty"),
+    "undeclared_label": ({}, b"id,text,label\n1,a text,maybe\n", "has the label 'maybe'"),
+    "invalid_utf8": ({}, b"id,text,label\n1,caf\xe9,positive\n", "not valid UTF-8"),
+    "zip_that_is_none": ({"member": "a.csv"}, None, "cannot be read as a zip or tar"),
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_bad_sources_end_in_one_sentence_and_change_nothing(project: Project, case: str) -> None:
-    import hashlib
-
-    changes, content, code, words = BAD[case]
-    file = project.root / "inbox" / "shop.csv"
-    if content is not None:
-        file.write_bytes(content)
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    settings = {"uri": str(file), "sha256": sha256, **changes}
-    declare_source(project.root, "shop", **settings)
-    found, _, error = _pedigree(project.root, "run", "--until", "checks")
-    assert found == code
-    assert words in error
-    assert len([line for line in error.splitlines() if line.startswith("pedigree: ")]) == 1
+def test_bad_sources_end_in_a_sentence_each_and_change_nothing(project: Project) -> None:
+    for name, (changes, content, _) in BAD.items():
+        file = project.root / "inbox" / f"{name}.csv"
+        file.write_bytes((project.root / "inbox" / "shop.csv").read_bytes())
+        if content is not None:
+            file.write_bytes(content)
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        declare_source(project.root, name, **{"uri": str(file), "sha256": sha256, **changes})
+    code, _, error = _pedigree(project.root, "run", "--until", "checks")
+    assert code == 2
+    said = [line for line in error.splitlines() if line.startswith("pedigree: ")]
+    assert len(said) == len(BAD)
+    assert len(said) == len(BAD)
+    for name, (_, _, words) in BAD.items():
+        (line,) = [line for line in said if name in line]
+        assert words in line
     assert not (project.root / "data" / "training" / "snapshots").exists()
     assert not list(project.root.rglob(".partial-*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"sha256": "abc"}, "is not a sha256"), ({"licens": "MIT"}, "licens")],
+)
+def test_a_bad_declaration_ends_in_one_sentence(
+    project: Project, changes: dict[str, str], words: str
+) -> None:
+    file = project.root / "inbox" / "shop.csv"
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    declare_source(project.root, "shop", **{"uri": str(file), "sha256": sha256, **changes})
+    code, _, error = _pedigree(project.root, "run", "--until", "checks")
+    assert code == 2
+    (said,) = [line for line in error.splitlines() if line.startswith("pedigree: ")]
+    assert words in said
 
 
 def _set_curation(project: Project, **values: int) -> None:
@@ -285,10 +303,11 @@ def _write_reviews(path: Path, poison: int) -> list[int]:
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_check_judges_any_table_without_a_project(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"rows{suffix}"
-    _write_reviews(file, 0)
-    code, out, _ = _pedigree(tmp_path, "check", str(file))
-    assert code == 0
-    assert "PASSED  near_duplicate_label_conflicts" in out
+    if suffix == ".csv":  # a clean one needs no look in every form
+        _write_reviews(file, 0)
+        code, out, _ = _pedigree(tmp_path, "check", str(file))
+        assert code == 0
+        assert "PASSED  near_duplicate_label_conflicts" in out
     planted = _write_reviews(file, 25)
     found = tmp_path / "out" / "findings.parquet"
     code, out, _ = _pedigree(tmp_path, "check", str(file), "--out", str(found), "--json")
