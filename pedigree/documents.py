@@ -47,6 +47,11 @@ RAW_SCHEMA = pa.schema(
 )
 
 
+_FIRST_SECONDS = 10**8  # in 1973: a rating or a count is no time
+# Marks a column of JSON that holds lists or objects, with the first line that does.
+_STRUCTURED = "pedigree.structured"
+# Roles whose values are one text or number; conversations and ratings may be lists.
+_PLAIN = frozenset(["text", "key", "label", "annotator", "collected_at", "time of collection"])
 _UNVERIFIED = "unverified"  # as `pedigree.admission.trying` writes it
 _ROLES = ("text", "label", "key", "annotator", "collected_at")
 
@@ -142,6 +147,8 @@ def _read_time(value: str | None) -> str | None:
     if value is None or not value.strip():
         return None
     if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value):
+        if abs(float(value)) < _FIRST_SECONDS:
+            raise ValueError("a column of such small numbers holds something else")
         time = datetime.fromtimestamp(float(value), UTC)
     else:
         time = datetime.fromisoformat(value)
@@ -292,22 +299,33 @@ def _read_jsonl(data: bytes | Path, form: Format, where: str) -> pa.Table:
     content = data if isinstance(data, bytes) else data.read_bytes()
     _require_utf8(content, where)
     records: list[dict[str, str | None]] = []
+    structured: dict[str, int] = {}
     for number, line in enumerate(content.decode("utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:
-            records.append(_read_record(line, f"{where} line {number}"))
+            record = _read_record(line, f"{where} line {number}")
         except RecursionError:
             raise PedigreeError(
                 f"{where} line {number} is nested too deeply to be read: expected a JSON object "
                 "with plain fields. Correct or drop the line."
             ) from None
+        for name, value in record.items():
+            if isinstance(value, dict | list):
+                structured.setdefault(name, number)
+        records.append({name: _text(value) for name, value in record.items()})
     names = list(dict.fromkeys(name for record in records for name in record))
-    columns = {name: [record.get(name) for record in records] for name in names}
-    return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+    fields = [
+        pa.field(name, pa.string(), metadata={_STRUCTURED: str(structured[name])})
+        if name in structured
+        else pa.field(name, pa.string())
+        for name in names
+    ]
+    columns = [pa.array([record.get(name) for record in records], pa.string()) for name in names]
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
-def _read_record(line: str, where: str) -> dict[str, str | None]:
+def _read_record(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
@@ -319,7 +337,7 @@ def _read_record(line: str, where: str) -> dict[str, str | None]:
             f"{where} holds half of a surrogate pair, which is no Unicode text: correct the "
             "escape sequence."
         )
-    return {name: _text(value) for name, value in cast(dict[str, Any], record).items()}
+    return cast(dict[str, Any], record)
 
 
 def _is_unicode(record: Any) -> bool:
@@ -357,6 +375,12 @@ def read_column(table: pa.Table, name: str, role: str, where: str) -> list[Any]:
         raise PedigreeError(
             f"{where} has no column {name!r} for the {role}: it has "
             f"{', '.join(table.column_names)}. Name one of these."
+        )
+    line = (table.schema.field(name).metadata or {}).get(_STRUCTURED.encode())
+    if line is not None and role in _PLAIN:
+        raise PedigreeError(
+            f"{where} has a list or an object as {role} in column {name!r}, line {line.decode()}: "
+            "expected a text or a number. Write what is meant into a column of its own."
         )
     column = table.column(name)
     if not pa.types.is_string(column.type):

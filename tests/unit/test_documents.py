@@ -273,6 +273,18 @@ def test_a_line_with_too_few_or_too_many_fields_is_refused(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("role", "value"), [("text", {"a": 1}), ("text", ["a"]), ("label", ["pos"]), ("id", {})]
+)
+def test_a_list_or_an_object_in_json_is_no_text(read: Read, role: str, value: object) -> None:
+    good = {"id": "1", "text": "fine", "label": "pos", "more": [1, {"a": 2}]}
+    assert read(jsonl(good), format={"type": "jsonl"}).num_rows == 1
+    bad = {**good, "id": "2", role: value}
+    name = "key" if role == "id" else role
+    with pytest.raises(PedigreeError, match=f"list or an object as {name} in .*, line 2: expected"):
+        read(jsonl(good, bad), format={"type": "jsonl"})
+
+
 def test_an_undeclared_label_is_refused_with_the_declared_ones(read: Read) -> None:
     with pytest.raises(PedigreeError, match="label 'positve' in row 1: expected pos, neg"):
         read(csv_of([("1", "a", "pos"), ("2", "b", "positve")]))
@@ -526,8 +538,8 @@ def test_times_of_collection_are_in_utc(read: Read, given: str, expected: str | 
     assert table.column("collected_at").to_pylist() == [expected]
 
 
-@pytest.mark.parametrize("given", ["2026-01-31T12:00:00", "yesterday", "1e400", "9" * 30])
+@pytest.mark.parametrize("given", ["2026-01-31T12:00:00", "yesterday", "5", "1e400", "9" * 30])
 def test_a_time_that_is_none_is_refused_with_its_row(read: Read, given: str) -> None:
-    rows = [("1", "good", "pos", "0"), ("2", "bad", "neg", given)]
+    rows = [("1", "good", "pos", "1769860800"), ("2", "bad", "neg", given)]
     with pytest.raises(PedigreeError, match=r"has the time .* in row 1"):
         read(csv_of(rows, ("id", "text", "label", "at")), columns={**KEYED, "collected_at": "at"})
