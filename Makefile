@@ -35,8 +35,9 @@ demo-attacks: install
 test: install
 	$(BIN)/python -m pytest -n 2
 
+# In the order of the files: the longest begin early, and no worker is left with one at the end.
 test-slow: install
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup -p no:randomly
 
 lint: install
 	$(BIN)/ruff check .

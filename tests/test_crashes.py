@@ -19,7 +19,7 @@ from pedigree.project import Project
 from pedigree.snapshots import list_snapshots, open_snapshot
 from tests.conftest import copy_project, must, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("crashes")]
 
 KILLS = 20
 

@@ -15,7 +15,7 @@ import yaml
 from pedigree.project import Project
 from tests.conftest import copy_project, must, open_instance, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dvc")]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import REPOSITORY, must, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
 
 
 @pytest.fixture(scope="module")

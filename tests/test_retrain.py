@@ -14,7 +14,7 @@ from pedigree.snapshots import open_snapshot
 from pedigree.training.record import TrainingRecord, read_record
 from tests.conftest import copy_project, declare_source, must, review_rows, run, write_csv
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("retrain")]
 
 
 def _pedigree(where: Path, *arguments: str) -> tuple[int, str, str]:

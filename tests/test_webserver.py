@@ -17,7 +17,7 @@ import pytest
 from pedigree.project import Project
 from tests.conftest import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("webserver")]
 
 NAMES = {
     "raw_documents/shop",
