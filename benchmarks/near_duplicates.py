@@ -127,7 +127,7 @@ def run_pedigree(texts: pa.ChunkedArray, _: list[str]) -> Integers:
 
 def run_conflicts(texts: pa.ChunkedArray, labels: list[str]) -> None:
     """Run the whole check of `pedigree check` and Dagster, at its default limits."""
-    from pedigree.evidence.policy import ConflictLimits
+    from pedigree.evidence.check_limits import ConflictLimits
     from pedigree.poisoning.near_duplicates import find_label_conflicts
 
     find_label_conflicts(texts, labels, ConflictLimits())

@@ -16,7 +16,7 @@ from itertools import chain
 
 import numpy as np
 
-from pedigree.evidence.policy import CheckLimits
+from pedigree.evidence.check_limits import CheckLimits
 from pedigree.inspection import judge_copies, judge_texts
 
 NOISE, COPIES = 0.03, 0.02

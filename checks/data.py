@@ -11,7 +11,7 @@ from assets.resources import NeighbourResource, ProjectResource
 from assets.versions import find_digest
 from checks.verdicts import conclude
 from pedigree.checks import find_check
-from pedigree.evidence.policy import CheckLimits, SourceShiftLimits
+from pedigree.evidence.check_limits import CheckLimits, SourceShiftLimits
 from pedigree.evidence.store import open_store
 from pedigree.findings import CheckResult
 from pedigree.integrity import check_schema, check_snapshot

@@ -13,7 +13,7 @@ from demos.shown import Shown
 from demos.small_project import must, review_rows, start_history
 from pedigree.digests import canonical_json, digest_file
 from pedigree.errors import VerificationFailed
-from pedigree.evidence.policy import SourceShiftLimits
+from pedigree.evidence.check_limits import SourceShiftLimits
 from pedigree.poisoning.source_shift import SnapshotRows, find_snapshot_changes
 from pedigree.snapshots import Snapshot, add_row_ids, freeze_snapshot, open_snapshot
 from pedigree.versioning import track

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, cast
 import pyarrow as pa
 
 from pedigree.digests import JSON
-from pedigree.documents import read_column, read_table, read_times
+from pedigree.documents import read_times
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import CheckLimits
+from pedigree.evidence.check_limits import CheckLimits
 from pedigree.findings import CheckResult, not_applicable
 from pedigree.sources import Format
+from pedigree.table_files import read_column, read_table
 
 if TYPE_CHECKING:
     from pedigree.neighbours.index import Index

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pedigree.curation import canonical_text
 from pedigree.errors import EvidenceMissing
-from pedigree.evidence.policy import AnnotatorLimits
+from pedigree.evidence.check_limits import AnnotatorLimits
 from pedigree.evidence.store import EvidenceStore
 from pedigree.excluded import find_excluded
 from pedigree.exclusions import read_exclusions

@@ -109,7 +109,7 @@ def _approve_source(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from pedigree.evidence.policy import CheckLimits
+    from pedigree.evidence.check_limits import CheckLimits
     from pedigree.inspection import (
         Selection,
         inspect_file,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pedigree.digests import JSON
-from pedigree.evidence.policy import AnnotatorLimits
+from pedigree.evidence.check_limits import AnnotatorLimits
 from pedigree.findings import CheckResult, Finding
 from pedigree.poisoning.consensus import (
     Floats,

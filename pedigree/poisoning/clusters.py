@@ -20,7 +20,7 @@ import numpy as np
 from scipy.stats import binom
 
 from pedigree.digests import JSON
-from pedigree.evidence.policy import ClusterLimits
+from pedigree.evidence.check_limits import ClusterLimits
 from pedigree.findings import (
     MAX_EXAMPLES,
     CheckResult,

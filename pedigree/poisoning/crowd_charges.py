@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from pedigree.evidence.policy import AnnotatorLimits
+from pedigree.evidence.check_limits import AnnotatorLimits
 from pedigree.poisoning.consensus import Floats, Integers, Reference, Votes
 from pedigree.poisoning.crowd import (
     Counts,

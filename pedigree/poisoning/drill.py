@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from pedigree.digests import JSON
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import DrillLimits
+from pedigree.evidence.check_limits import DrillLimits
 from pedigree.findings import CheckResult
 from pedigree.poisoning.attacks import ATTACKS, Plant
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pedigree.digests import JSON
-from pedigree.evidence.policy import FloodLimits
+from pedigree.evidence.check_limits import FloodLimits
 from pedigree.findings import MAX_EXAMPLES, CheckResult, Finding, Severity, show_text
 from pedigree.neighbours.local import NearDuplicates, find_near_duplicates
 from pedigree.neighbours.normalisation import Texts

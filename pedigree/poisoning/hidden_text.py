@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from scipy.stats import binom
 
 from pedigree.digests import JSON
-from pedigree.evidence.policy import HiddenTextLimits
+from pedigree.evidence.check_limits import HiddenTextLimits
 from pedigree.findings import CheckResult, Finding, Severity
 from pedigree.poisoning.characters import escape, require_texts
 from pedigree.poisoning.homoglyphs import find_doubles

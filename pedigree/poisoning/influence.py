@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pedigree.evidence.policy import InfluenceLimits
+from pedigree.evidence.check_limits import InfluenceLimits
 from pedigree.findings import MAX_EXAMPLES, CheckResult, Finding, not_applicable, show_text
 from pedigree.poisoning.features import (
     Floats,

@@ -23,7 +23,7 @@ from functools import cached_property
 import numpy as np
 
 from pedigree.digests import JSON
-from pedigree.evidence.policy import InstructionDataLimits
+from pedigree.evidence.check_limits import InstructionDataLimits
 from pedigree.findings import CheckResult, Finding, Severity
 from pedigree.poisoning.characters import escape
 from pedigree.poisoning.passages import (

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from scipy.stats import binom
 
 from pedigree.digests import JSON
-from pedigree.evidence.policy import InstructionLimits
+from pedigree.evidence.check_limits import InstructionLimits
 from pedigree.findings import CheckResult, Finding, Severity
 from pedigree.poisoning.characters import escape, read_as_latin, require_texts, strip_ignorables
 from pedigree.poisoning.cues import CONCEALED, CUES, DISCUSSED, HINT, QUOTED, WEAKER

@@ -19,7 +19,7 @@ from scipy.stats import poisson
 
 from pedigree.digests import JSON
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import LabelIssueLimits
+from pedigree.evidence.check_limits import LabelIssueLimits
 from pedigree.findings import (
     MAX_EXAMPLES,
     CheckResult,

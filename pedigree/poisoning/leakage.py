@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from pedigree.digests import JSON
-from pedigree.evidence.policy import LeakageLimits
+from pedigree.evidence.check_limits import LeakageLimits
 from pedigree.findings import MAX_EXAMPLES, CheckResult, Finding, show_text
 from pedigree.neighbours.index import Index, find_known_copies
 from pedigree.neighbours.local import FindNeighbours, find_near_duplicates

@@ -24,7 +24,7 @@ from scipy.stats import binom
 
 from pedigree.digests import JSON
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import ConflictLimits
+from pedigree.evidence.check_limits import ConflictLimits
 from pedigree.findings import MAX_EXAMPLES, CheckResult, Finding, Severity, show_text
 from pedigree.neighbours.local import NearDuplicates, find_near_duplicates
 from pedigree.neighbours.normalisation import Texts

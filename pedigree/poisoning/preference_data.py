@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy.stats import binom
 
 from pedigree.digests import JSON, sha256_hex
-from pedigree.evidence.policy import PreferenceLimits
+from pedigree.evidence.check_limits import PreferenceLimits
 from pedigree.findings import CheckResult, Finding
 from pedigree.poisoning.characters import escape
 from pedigree.poisoning.passages import (

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pedigree.digests import JSON
-from pedigree.evidence.policy import LabelIssueLimits
+from pedigree.evidence.check_limits import LabelIssueLimits
 from pedigree.findings import MAX_EXAMPLES, CheckResult, Finding, not_applicable
 from pedigree.poisoning.features import single_thread
 from pedigree.poisoning.judging import Judgement, judge_scores

@@ -25,7 +25,7 @@ from itertools import pairwise
 from typing import Literal, TypeAlias
 
 from pedigree.digests import JSON
-from pedigree.evidence.policy import SecretLimits
+from pedigree.evidence.check_limits import SecretLimits
 from pedigree.findings import CheckResult, Finding, Severity
 from pedigree.poisoning.characters import escape, require_texts
 

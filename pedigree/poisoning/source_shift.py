@@ -21,7 +21,7 @@ import numpy as np
 
 from pedigree.digests import JSON
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import SourceShiftLimits
+from pedigree.evidence.check_limits import SourceShiftLimits
 from pedigree.findings import CheckResult, Finding, Severity
 from pedigree.poisoning.consensus import Floats, count_tokens
 from pedigree.poisoning.crowd import adjust

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pedigree.evidence.policy import AnnotatorLimits
+from pedigree.evidence.check_limits import AnnotatorLimits
 from pedigree.findings import Severity
 from pedigree.poisoning.consensus import Floats, Integers, Reference, Votes, count_tokens
 from pedigree.poisoning.crowd import Counts

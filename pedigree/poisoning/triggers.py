@@ -18,7 +18,7 @@ import numpy as np
 
 from pedigree.digests import JSON
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import TriggerLimits
+from pedigree.evidence.check_limits import TriggerLimits
 from pedigree.findings import CheckResult, Finding, Severity
 from pedigree.poisoning.attribution import is_poisoned, weigh_rows
 from pedigree.poisoning.candidates import Candidates, score_affixes, score_candidates

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from pedigree.digests import JSON
-from pedigree.evidence.policy import AccuracyLimits
+from pedigree.evidence.check_limits import AccuracyLimits
 from pedigree.findings import CheckResult
 from pedigree.settings import Settings
 

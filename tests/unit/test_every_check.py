@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pedigree.evidence.policy import CheckLimits
+from pedigree.evidence.check_limits import CheckLimits
 from pedigree.inspection import inspect_rows
 from tests.conftest import REPOSITORY, review_rows
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import CheckLimits
+from pedigree.evidence.check_limits import CheckLimits
 from pedigree.findings import CheckResult
 from pedigree.inspection import (
     Selection,

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pedigree.curation import CURATED_SCHEMA
-from pedigree.evidence.policy import ConflictLimits
+from pedigree.evidence.check_limits import ConflictLimits
 from pedigree.integrity import check_schema, check_snapshot, check_weights
 from pedigree.poisoning.near_duplicates import find_label_conflicts
 from pedigree.snapshots import add_row_ids, freeze_snapshot

@@ -13,7 +13,7 @@ from scipy.stats import false_discovery_control
 from sklearn.metrics import roc_auc_score
 
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import AnnotatorLimits
+from pedigree.evidence.check_limits import AnnotatorLimits
 from pedigree.findings import CheckResult
 from pedigree.poisoning.annotators import find_annotator_manipulation
 from pedigree.poisoning.consensus import (

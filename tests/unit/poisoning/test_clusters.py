@@ -5,7 +5,7 @@ import random
 import pytest
 
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import ClusterLimits
+from pedigree.evidence.check_limits import ClusterLimits
 from pedigree.poisoning.clusters import find_anomalous_clusters
 from tests.unit.poisoning.corpora import flip, make_corpus
 

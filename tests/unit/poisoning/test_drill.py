@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binomtest
 
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import ConflictLimits, DrillLimits
+from pedigree.evidence.check_limits import ConflictLimits, DrillLimits
 from pedigree.findings import CheckResult, Finding
 from pedigree.poisoning.attacks import ATTACKS, Plant
 from pedigree.poisoning.consensus import tokenise

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from pedigree.evidence.policy import FloodLimits
+from pedigree.evidence.check_limits import FloodLimits
 from pedigree.findings import CheckResult
 from pedigree.neighbours.local import find_near_duplicates
 from pedigree.poisoning.floods import find_floods, order_of_arrival

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import HiddenTextLimits
+from pedigree.evidence.check_limits import HiddenTextLimits
 from pedigree.findings import CheckResult
 from pedigree.poisoning.characters import LATIN_DOUBLE, escape, read_as_latin
 from pedigree.poisoning.hidden_text import MAX_EXAMPLES, find_hidden_text

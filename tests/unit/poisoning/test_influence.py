@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from pedigree.evidence.policy import InfluenceLimits
+from pedigree.evidence.check_limits import InfluenceLimits
 from pedigree.poisoning.influence import RIDGE, find_influential_rows, measure_influence
 from tests.unit.poisoning.corpora import flip, make_corpus
 

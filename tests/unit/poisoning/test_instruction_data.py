@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import InstructionDataLimits, PreferenceLimits
+from pedigree.evidence.check_limits import InstructionDataLimits, PreferenceLimits
 from pedigree.findings import CheckResult
 from pedigree.poisoning.instruction_data import (
     Instructions,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import InstructionLimits
+from pedigree.evidence.check_limits import InstructionLimits
 from pedigree.findings import CheckResult
 from pedigree.poisoning.instructions import find_embedded_instructions, plain_reading
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import LabelIssueLimits
+from pedigree.evidence.check_limits import LabelIssueLimits
 from pedigree.findings import CheckResult
 from pedigree.poisoning.features import arrange, featurise
 from pedigree.poisoning.judging import assign_folds

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import LeakageLimits
+from pedigree.evidence.check_limits import LeakageLimits
 from pedigree.findings import MAX_EXAMPLES, CheckResult
 from pedigree.neighbours.kernel import list_digests
 from pedigree.neighbours.normalisation import normalise_texts

@@ -9,7 +9,8 @@ from fractions import Fraction
 import pytest
 
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import ConflictLimits, LeakageLimits, load_policy
+from pedigree.evidence.check_limits import ConflictLimits, LeakageLimits
+from pedigree.evidence.policy import load_policy
 from pedigree.findings import MAX_EXAMPLES, CheckResult, Finding
 from pedigree.poisoning.near_duplicates import find_label_conflicts
 from tests.conftest import REPOSITORY

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from pedigree.evidence.policy import LabelIssueLimits
+from pedigree.evidence.check_limits import LabelIssueLimits
 from pedigree.poisoning.preference_data import Preferences
 from pedigree.poisoning.preference_flips import find_flipped_pairs
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import SecretLimits
+from pedigree.evidence.check_limits import SecretLimits
 from pedigree.findings import CheckResult
 from pedigree.poisoning.secrets import find_secrets, iban_holds, luhn_holds, mask
 

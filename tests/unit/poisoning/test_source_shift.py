@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import SourceShiftLimits
+from pedigree.evidence.check_limits import SourceShiftLimits
 from pedigree.poisoning.source_shift import (
     SnapshotRows,
     _divergence,

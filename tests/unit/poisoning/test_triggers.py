@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 from pedigree.errors import PedigreeError
-from pedigree.evidence.policy import TriggerLimits
+from pedigree.evidence.check_limits import TriggerLimits
 from pedigree.findings import CheckResult
 from pedigree.poisoning.attribution import attribute_trigger
 from pedigree.poisoning.triggers import MAX_EXAMPLES, find_trigger_ngrams

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, recall_score
 
-from pedigree.evidence.policy import AccuracyLimits
+from pedigree.evidence.check_limits import AccuracyLimits
 from pedigree.params import TrainingParams
 from pedigree.training.evaluation import Evaluation, check_accuracy, predict, score
 from pedigree.training.loop import TrainingRows, train
