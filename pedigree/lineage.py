@@ -109,19 +109,35 @@ def _explain_base(
         "publisher": said["publisher"] if said else UNKNOWN,
         "licence": said["licence"] if said else UNKNOWN,
         "fetched_on": said["fetchedOn"] if said else UNKNOWN,
-        "admission": _explain_admission(store, answers, base.digest),
+        "admission": explain_admission(store, answers, base.digest),
     }
 
 
-def _explain_admission(store: EvidenceStore, answers: Answers, digest: str) -> str:
-    """Return what the gate said of a base model last; models from before the gate have nothing."""
+def explain_admission(store: EvidenceStore, answers: Answers, digest: str) -> str:
+    """Return what the gate said of a base model last, and from what it was converted here.
+
+    Models from before the gate have nothing.
+    """
     statements, problems = store.about(digest, "admission")
     if problems:
         return answers.unknown(f"whether the base model {digest} was admitted")
     if not statements:
         return "none: it came in before there was a gate"
     decision = find_newest_passage(store, digest)[-1].predicate
-    return f"{decision['state']} on {decision['decidedOn']}"
+    said = f"{decision['state']} on {decision['decidedOn']}"
+    made = [one.predicate for one in statements if one.predicate["state"] == "converted"]
+    if not made:
+        return said
+    newest = max(made, key=lambda one: str(one["decidedOn"]))
+    parent, waiver = f"sha256:{newest['parent']['sha256']}", newest.get("waiver")
+    said += f"; converted here from {parent} ({newest['reason']})"
+    if waiver:
+        given = [
+            one for one in store.about(parent, "waiver")[0] if one.digest[7:] == waiver["sha256"]
+        ]
+        by = store.owner(given[0]) if given else answers.unknown(f"who let {parent} be converted")
+        said += f", by a waiver of {by}"
+    return said
 
 
 def _explain_changes(record: TrainingRecord) -> dict[str, JSON]:

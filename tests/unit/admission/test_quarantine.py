@@ -25,6 +25,7 @@ from pedigree.evidence.signers import make_key, open_signer
 from pedigree.evidence.store import Statement
 from pedigree.evidence.trust import list_keys, register_key
 from pedigree.evidence.waivers import CONVERSION, waive
+from pedigree.lineage import Answers, explain_admission
 from pedigree.project import Project
 from pedigree.sandbox import Isolation, Level
 from pedigree.sources import load_sources
@@ -107,6 +108,11 @@ def test_a_checkpoint_becomes_safetensors_with_the_original_as_its_parent(
     assert said["isolation"]["level"] == gate.isolation.level.label
     with pytest.raises(GateClosed, match="says quarantined"):
         require_admitted(gate.store, original.digest, gate.policy)
+    answers = Answers("a model", "reviews")
+    told = explain_admission(gate.store, answers, converted.digest)
+    assert f"converted here from {original.digest} (never published otherwise)" in told
+    assert told.endswith("by a waiver of ada")
+    assert answers.complete
 
 
 def test_nothing_is_opened_without_a_waiver_or_below_the_isolation_or_twice(
