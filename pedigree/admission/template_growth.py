@@ -24,6 +24,7 @@ _MOST_NAMES, _MOST_CALLS, _MOST_MACROS = 400, 4_000, 100
 _LONG = 1_000  # characters that are put in place of one
 _PADDING = words("ljust rjust center zfill expandtabs indent wordwrap batch slice truncate")
 _MULTIPLYING = words("join replace tojson escape e urlencode indent format forceescape xmlattr")
+_SPLITTING = words("split rsplit partition rpartition")
 _NUMBERS = words("length count int float abs round first last default string")
 _WIDTH = re.compile(r"%[-+ #]*0*(\d{5,}|\*)|\{[^{}]*:[^{}]*\d{5,}")
 
@@ -82,6 +83,25 @@ def _operation(node: nodes.Node) -> str:
     return ""
 
 
+def _operands(node: nodes.Node) -> list[nodes.Node]:
+    """Return what an expression works on; for a method, what it is called on."""
+    if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Getattr):
+        return [node.node.node, *node.args, *node.kwargs]
+    return list(node.iter_child_nodes())
+
+
+def _multiplies(node: nodes.Node) -> bool:
+    """Whether an operation may put long texts in place of short ones."""
+    name = _operation(node)
+    arguments = node.args if isinstance(node, nodes.Call | nodes.Filter) else []
+    texts = [item.value for item in arguments if isinstance(item, nodes.Const)]
+    if name == "replace" and len(texts) > 1 and all(isinstance(text, str) for text in texts[:2]):
+        return len(texts[1]) > len(texts[0]) or not texts[0]
+    if name == "join" and isinstance(node, nodes.Filter):
+        return bool(arguments) and texts[:1] != [""]
+    return name in _MULTIPLYING
+
+
 class _Names:
     """What each variable, attribute of a namespace and parameter of a macro is made from."""
 
@@ -100,13 +120,15 @@ class _Names:
                     self.made[parameter].append(argument)
         self._reached: dict[str, frozenset[str]] = {}
         self._depths: dict[str, int] = {}
+        called = {id(call.node) for call in tree.find_all(nodes.Call)}
+        self._passed = frozenset(
+            node.name for node in tree.find_all(nodes.Name)
+            if node.name in self.macros and id(node) not in called
+        )  # fmt: skip
         self._called = {
-            name: frozenset(
-                call.node.name for call in macro.find_all(nodes.Call)
-                if isinstance(call.node, nodes.Name)
-            )
+            name: frozenset().union(*map(self._callees, macro.find_all(nodes.Call)))
             for name, macro in self.macros.items()
-        }  # fmt: skip
+        }
 
     @staticmethod
     def arguments(macro: nodes.Macro, call: nodes.Call) -> list[tuple[str, nodes.Node]]:
@@ -114,6 +136,12 @@ class _Names:
         names = [argument.name for argument in macro.args]
         named = [(item.key, item.value) for item in call.kwargs]
         return [*zip(names, call.args, strict=False), *named]
+
+    def _callees(self, call: nodes.Call) -> frozenset[str]:
+        """Return the macros that a call may mean: an item of a list, each that is in some list."""
+        if isinstance(call.node, nodes.Name):
+            return frozenset([call.node.name]) & self.macros.keys()
+        return self._passed if isinstance(call.node, nodes.Getitem) else frozenset()
 
     def _assign(self, target: nodes.Node, value: nodes.Node) -> None:
         if isinstance(target, nodes.Tuple):
@@ -151,16 +179,67 @@ class _Names:
             return self.times(node.node, key)  # a part, wherever it lies
         if isinstance(node, nodes.Filter) and node.name in _NUMBERS:
             return self.times(node.node, key) if node.node is not None else 0
-        count = sum(self.times(child, key) for child in node.iter_child_nodes())
-        multiplies = isinstance(node, nodes.Mul | nodes.Pow) or _operation(node) in _MULTIPLYING
-        return min(3, count * 2 if multiplies else count)
+        if isinstance(node, nodes.Add | nodes.Concat):
+            return min(3, self._times_in_sum(node, key))
+        if isinstance(node, nodes.Mul | nodes.Pow):
+            return min(3, 2 * self._mentions(node, key))
+        if _operation(node) in _PADDING:
+            return min(3, self._mentions(node, key))
+        count = sum(self.times(child, key) for child in _operands(node))
+        return min(3, count * 2 if _multiplies(node) else count)
+
+    def _times_in_sum(self, node: nodes.Node, key: str) -> int:
+        """Return the same for a sum, where parts of one thing count once.
+
+        Items of `p = x.split(y, 1)` are together no longer than `x`; `x[:-1] + [f(x[-1])]` only
+        puts another last item in place.
+        """
+        terms = _terms(node)
+        counts = [self.times(term, key) for term in terms]
+        taken: dict[str, set[object]] = defaultdict(set)
+        for place, term in enumerate(terms):
+            if not isinstance(term, nodes.Getitem) or not (own := _key(term.node)):
+                continue
+            if isinstance(term.arg, nodes.Const):
+                made = self.made.get(own, [])
+                if made and all(_operation(value) in _SPLITTING for value in made):
+                    if taken[own] and term.arg.value not in taken[own]:
+                        counts[place] = 0
+                    taken[own].add(term.arg.value)
+            elif _is_minus_one(getattr(term.arg, "stop", None)):
+                rest = terms[:place] + terms[place + 1 :]
+                if all(self._takes_last(other, own) for other in rest):
+                    return max(counts[place], sum(counts) - counts[place])
+        return sum(counts)
+
+    def _takes_last(self, node: nodes.Node, key: str) -> bool:
+        """Whether an expression holds of a list at most its last item."""
+        waiting = [node]
+        while waiting:
+            item = waiting.pop()
+            own = _key(item)
+            made = self.made.get(own, [])
+            if _is_last(item, key) or (made and all(_is_last(value, key) for value in made)):
+                continue
+            if own and (own == key or key in self.reached(own)):
+                return False
+            if not own:
+                waiting += item.iter_child_nodes()
+        return True
+
+    def _mentions(self, node: nodes.Node, key: str) -> int:
+        return sum(own == key or key in self.reached(own) for own in _keys(node))
 
     def objections(self) -> Iterator[str]:
         doublings = 0
+        recursive = {
+            parameter.name for macro in self.macros.values() for parameter in macro.args
+            if any(self._calls(name, macro.name) for name in self._called[macro.name])
+        }  # fmt: skip
         for key, values in self.made.items():
             if key not in self.reached(key):
                 continue
-            carried = "." in key or any(key == p.name for m in self.macros.values() for p in m.args)
+            carried = "." in key or key in recursive
             for value in values:
                 if self.times(value, key) > 1:
                     doublings += 1
@@ -199,13 +278,15 @@ class _Names:
         """Object to two ways down that do not go to a part of what the macro was given."""
         calls = [
             call for call in macro.find_all(nodes.Call)
-            if isinstance(call.node, nodes.Name) and call.node.name in self.macros
-            and self._calls(call.node.name, macro.name)
+            if any(self._calls(name, macro.name) for name in self._callees(call))
         ]  # fmt: skip
         loops = list(macro.find_all(nodes.For))
         turned = {id(call) for loop in loops for call in loop.find_all(nodes.Call)}
         looped = any(id(call) in turned for call in calls)
-        targets = {name for loop in loops for name in _keys(loop.target)}
+        targets = {
+            name for loop in loops if not isinstance(loop.iter, nodes.List | nodes.Tuple)
+            for name in _keys(loop.target)
+        }  # fmt: skip
         level = [call for call in calls if not any(self._descends(a, targets) for a in call.args)]
         if level and (len(level) > 1 or looped):
             yield f"line {level[0].lineno} calls the macro {macro.name!r} anew, on nothing less"
@@ -232,10 +313,23 @@ class _Names:
             if isinstance(item, nodes.Getitem):
                 if not isinstance(item.arg, nodes.Slice):
                     return True
-            elif isinstance(item, nodes.Getattr):
+            elif isinstance(item, nodes.Getattr) or _operation(item) == "get":
                 return True
             elif isinstance(item, nodes.Filter) and item.node is not None:
                 waiting.append(item.node)
+            elif isinstance(item, nodes.CondExpr | nodes.Or):
+                ways = (
+                    [item.left, item.right]
+                    if isinstance(item, nodes.Or)
+                    else [item.expr1, item.expr2]
+                )
+                ways = [way for way in ways if way is not None and not _is_leaf(way)]
+                if ways and all(self._descends(way, targets) for way in ways):
+                    return True
+            elif isinstance(item, nodes.Dict):  # a part in a new wrapping
+                values = [pair.value for pair in item.items if not _is_leaf(pair.value)]
+                if values and all(_key(value) in targets for value in values):
+                    return True
             elif isinstance(item, nodes.Name):
                 if item.name in targets:
                     return True
@@ -243,6 +337,12 @@ class _Names:
                     seen.add(item.name)
                     waiting += self.made.get(item.name, [])
         return False
+
+
+def _is_leaf(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Const) or (
+        isinstance(node, nodes.List | nodes.Tuple | nodes.Dict) and not node.items
+    )
 
 
 def _key(node: nodes.Node) -> str:
@@ -276,6 +376,36 @@ def _keys(node: nodes.Node) -> list[str]:
         else:
             waiting += item.iter_child_nodes()
     return found
+
+
+def _terms(node: nodes.Node) -> list[nodes.Node]:
+    """Return what a sum joins, without texts of a length, which add nothing to speak of."""
+    terms: list[nodes.Node] = []
+    waiting = [node]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, nodes.Add):
+            waiting += [item.left, item.right]
+        elif isinstance(item, nodes.Concat):
+            waiting += item.nodes
+        elif not (
+            isinstance(item, nodes.Filter)
+            and item.name == "string"
+            and isinstance(item.node, nodes.Filter)
+            and item.node.name in ("length", "count")
+        ):
+            terms.append(item)
+    return terms
+
+
+def _is_minus_one(node: nodes.Node | None) -> bool:
+    return (
+        isinstance(node, nodes.Neg) and isinstance(node.node, nodes.Const) and node.node.value == 1
+    )
+
+
+def _is_last(node: nodes.Node, key: str) -> bool:
+    return isinstance(node, nodes.Getitem) and _key(node.node) == key and _is_minus_one(node.arg)
 
 
 def _is_sum(node: nodes.Node) -> bool:

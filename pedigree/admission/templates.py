@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jinja2 import nodes
 
 _LONGEST = 200_000  # characters; the longest of published models have about 30,000
-_FUNCTIONS = words("raise_exception strftime_now range namespace dict caller loop zip")
+_FUNCTIONS = words("raise_exception strftime_now range namespace dict caller loop zip str")
 _METHODS = (
     frozenset(name for kind in (str, list, dict) for name in dir(kind) if not name.startswith("_"))
     - {"format_map", "translate", "maketrans", "encode"}
@@ -34,12 +34,10 @@ _DENIED_ATTRIBUTES = re.compile(
     r"|environ|popen|modules|subprocess|builtins|globals|import_module|eval|exec"
     r"|getattribute|format_map"
 )
-_PRIVATE = re.compile(r"__\w+__|__(class|base|mro|import|builtins|globals|subclasses|init|dict)")
 _ATTRIBUTE_FILTERS = words(
     "map selectattr rejectattr groupby sort sum unique min max select reject join"
 )
 _DENIED_FILTERS = frozenset(["attr", "xmlattr", "pprint", "random", "urlize", "forceescape"])
-_COUNTS = frozenset(["length", "count", "int"])
 _LARGE = 100_000
 _MAX_LOOPS = 6  # within each other
 
@@ -61,6 +59,9 @@ def judge_template(text: str, name: str, where: str, report: Report, sure: bool 
     import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+    from pedigree.admission.template_growth import objections_to_growth
+    from pedigree.admission.template_names import is_private
+
     if len(text) > _LONGEST:
         report.reject(
             where,
@@ -77,7 +78,7 @@ def judge_template(text: str, name: str, where: str, report: Report, sure: bool 
     try:
         tree = environment.parse(text)
     except (jinja2.TemplateError, RecursionError, MemoryError, ValueError, OverflowError) as error:
-        if sure or _PRIVATE.search(text):
+        if sure or is_private(text):
             report.reject(
                 where,
                 "template",
@@ -93,8 +94,6 @@ def judge_template(text: str, name: str, where: str, report: Report, sure: bool 
             where, "template", f"the sandbox refuses the template {show(name)!r}: {reason}."
         )
         return
-    from pedigree.admission.template_growth import objections_to_growth
-
     try:
         reason = next(objections_to_growth(tree), None)
     except RecursionError:
@@ -126,33 +125,34 @@ def _generation_tag() -> Any:
 def _objections(tree: "nodes.Template") -> Iterator[str]:
     from jinja2 import nodes
 
+    from pedigree.admission.template_names import is_private, values_of
+
     macros = {node.name for node in tree.find_all(nodes.Macro)}
     stored = {node.name for node in tree.find_all(nodes.Name) if node.ctx != "load"} - _GLOBALS
-    made = _made(tree)
+    made = values_of(tree)
     yield from _objections_to_loops(tree, 0, set())
     for node in tree.find_all(nodes.Node):
         if isinstance(node, nodes.Import | nodes.FromImport | nodes.Include | nodes.Extends):
             yield f"line {node.lineno} loads another template"
         elif isinstance(node, nodes.Name):
-            if node.name in _DENIED_NAMES - stored or node.name.startswith("__"):
+            denied = node.name in _DENIED_NAMES or node.name.startswith("__")
+            if (denied and node.name not in stored) or is_private(node.name):
                 yield f"line {node.lineno} names {show(node.name)}"
         elif isinstance(node, nodes.Getattr):
             if _DENIED_ATTRIBUTES.fullmatch(node.attr):
                 yield f"line {node.lineno} reaches for the attribute {show(node.attr)}"
         elif isinstance(node, nodes.Getitem):
-            yield from _objections_to_subscript(node, made)
+            yield from _objections_to_subscript(node, made, macros)
         elif isinstance(node, nodes.Filter | nodes.Test):
             yield from _objections_to_filter(node)
         elif isinstance(node, nodes.Call):
-            yield from _objections_to_call(node, macros)
+            yield from _objections_to_call(node, macros, made)
         elif isinstance(node, nodes.Mul | nodes.Pow):
             yield from _objections_to_product(node)
-        elif isinstance(node, nodes.Const) and _is_private(node.value):
+        elif isinstance(node, nodes.Const) and is_private(node.value):
             yield f"line {node.lineno} holds the name {show(str(node.value)[:60])!r}"
-
-
-def _is_private(value: object) -> bool:
-    return isinstance(value, str) and _PRIVATE.search(value) is not None
+        elif isinstance(node, nodes.Keyword) and is_private(node.key):
+            yield f"line {node.lineno} holds the name {show(node.key[:60])!r}"
 
 
 def _objections_to_loops(node: "nodes.Node", depth: int, within: set[str]) -> Iterator[str]:
@@ -173,72 +173,18 @@ def _objections_to_loops(node: "nodes.Node", depth: int, within: set[str]) -> It
         yield from _objections_to_loops(child, depth, within)
 
 
-def _made(tree: "nodes.Template") -> dict[str, list["nodes.Node"]]:
-    """Return what each variable, or attribute of a namespace, is set to."""
-    from jinja2 import nodes
-
-    made: dict[str, list[nodes.Node]] = {}
-    for node in tree.find_all(nodes.Assign):
-        if isinstance(node.target, nodes.Name):
-            made.setdefault(node.target.name, []).append(node.node)
-        elif isinstance(node.target, nodes.NSRef):
-            made.setdefault(f"{node.target.name}.{node.target.attr}", []).append(node.node)
-    for node in tree.find_all(nodes.AssignBlock):
-        if isinstance(node.target, nodes.Name):
-            made.setdefault(node.target.name, []).append(nodes.Concat(list(node.body)))
-    return made
-
-
 def _objections_to_subscript(
-    node: "nodes.Getitem", made: dict[str, list["nodes.Node"]]
+    node: "nodes.Getitem", made: dict[str, list["nodes.Node"]], macros: set[str]
 ) -> Iterator[str]:
     from jinja2 import nodes
+
+    from pedigree.admission.template_names import builds_a_name
 
     if isinstance(node.arg, nodes.Const):
         if isinstance(node.arg.value, str) and _DENIED_ATTRIBUTES.fullmatch(node.arg.value):
             yield f"line {node.lineno} reaches for the item {show(node.arg.value)!r}"
-    elif isinstance(node.arg, nodes.Concat) or _builds_a_name(node.arg, made):
+    elif isinstance(node.arg, nodes.Concat) or builds_a_name(node.arg, made, macros | _FUNCTIONS):
         yield f"line {node.lineno} puts the name of an item together from pieces"
-
-
-def _builds_a_name(node: "nodes.Node", made: dict[str, list["nodes.Node"]]) -> bool:
-    """Whether an expression makes a text of pieces; arithmetic on positions does not.
-
-    Variables are followed to what they are set to. A text that only names a field of the input
-    (`message['role'] | lower`) is no piece.
-    """
-    from jinja2 import nodes
-
-    if isinstance(node, nodes.Slice):
-        return False
-    pieces = joins = False
-    seen: set[str] = set()
-    waiting = [node]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, nodes.Const):
-            pieces = pieces or isinstance(part.value, str)
-        elif isinstance(part, nodes.Getitem) and isinstance(part.arg, nodes.Const):
-            waiting.append(part.node)
-            continue
-        elif isinstance(part, nodes.Filter) and part.name in _COUNTS:
-            continue
-        elif isinstance(part, nodes.TemplateData):
-            pieces = True
-        key = ""
-        if isinstance(part, nodes.Name):
-            key = part.name
-        elif isinstance(part, nodes.Getattr) and isinstance(part.node, nodes.Name):
-            key = f"{part.node.name}.{part.attr}"
-        if key and key not in seen:
-            seen.add(key)
-            waiting += made.get(key, [])
-        joins = joins or isinstance(
-            part, nodes.Add | nodes.Mod | nodes.Mul | nodes.Filter | nodes.Call | nodes.Concat
-        )
-        if not isinstance(part, nodes.Compare | nodes.Test):
-            waiting += part.iter_child_nodes()
-    return joins and pieces
 
 
 def _objections_to_filter(node: "nodes.Filter | nodes.Test") -> Iterator[str]:
@@ -265,7 +211,9 @@ def _objections_to_filter(node: "nodes.Filter | nodes.Test") -> Iterator[str]:
             yield f"line {node.lineno} applies a filter that it computes or that is refused"
 
 
-def _objections_to_call(node: "nodes.Call", macros: set[str]) -> Iterator[str]:
+def _objections_to_call(
+    node: "nodes.Call", macros: set[str], made: dict[str, list["nodes.Node"]]
+) -> Iterator[str]:
     from jinja2 import nodes
 
     called = node.node
@@ -279,8 +227,38 @@ def _objections_to_call(node: "nodes.Call", macros: set[str]) -> Iterator[str]:
             text = called.node.value if isinstance(called.node, nodes.Const) else None
             if not isinstance(text, str) or re.search(r"\{[^{}]*[.\[_][^{}]*\}", text):
                 yield f"line {node.lineno} formats what it cannot be seen to be harmless"
-    else:
+    elif not _is_listed_macro(called, macros, made):
         yield f"line {node.lineno} calls what it computes"
+
+
+def _is_listed_macro(
+    node: "nodes.Node", macros: set[str], made: dict[str, list["nodes.Node"]]
+) -> bool:
+    """Whether an expression is an item of a list that holds only the template's own macros."""
+    from jinja2 import nodes
+
+    from pedigree.admission.template_names import MOST_STEPS
+
+    if not isinstance(node, nodes.Getitem) or not isinstance(node.node, nodes.Name):
+        return False
+    name = node.node.name
+    waiting = list(made.get(name, []))
+    steps = 0
+    if not waiting:
+        return False
+    while waiting:
+        steps += 1
+        if steps > MOST_STEPS:
+            return False
+        part = waiting.pop()
+        if isinstance(part, nodes.Name):
+            if part.name != name and part.name not in macros:
+                return False
+        elif isinstance(part, nodes.List | nodes.Add):
+            waiting += part.iter_child_nodes()
+        else:
+            return False
+    return True
 
 
 def _objections_to_product(node: "nodes.Mul | nodes.Pow") -> Iterator[str]:

@@ -483,6 +483,20 @@ def test_patterns_that_may_run_away_are_for_a_person(pattern: str, runs_away: bo
         "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(6) }}",
         "{% macro f(s, n) %}{% if n %}{{ f(s ~ s, n - 1) }}{% endif %}{% endmacro %}{{ f(x, 6) }}",
         "{% for x in y recursive %}{{ loop([1, 2]) }}{% endfor %}",
+        "{% macro f(n) %}{% if n %}{% for t in [n - 1, n - 1] %}{{ f(t) }}{% endfor %}{% endif %}"
+        "{% endmacro %}{{ f(64) }}",
+        "{% macro f(n) %}{{ g[0](n - 1) }}{{ g[0](n - 1) }}{% endmacro %}{% set g = [f] %}",
+        "{% macro f(s, n) %}{% if n %}{{ f(s.replace('a', 'aa'), n - 1) }}{% endif %}{% endmacro %}"
+        "{{ f('a', 64) }}",
+        "{% macro f(x) %}{{ f({'n': x.n - 1}) }}{{ f({'n': x.n - 1}) }}{% endmacro %}",
+        "{% set ns = namespace(x='a') %}{% for i in y %}"
+        "{% set ns.x = 'a' * (ns.x | length | string | int * 2) %}{% endfor %}",
+        "{% set ns = namespace(x='a') %}{% for i in y %}{% set l = ns.x.split('b') %}"
+        "{% set ns.x = l[0] ~ l[0] %}{% endfor %}",
+        "{% set ns = namespace(x='a') %}{% for i in y %}{% set l = [ns.x, ns.x] %}"
+        "{% set ns.x = l[0] ~ l[1] %}{% endfor %}",
+        "{% set ns = namespace(l=['a']) %}{% for i in y %}{% set p = ns.l[-1] %}"
+        "{% set ns.l = ns.l[:-1] + [p ~ p] %}{% endfor %}",
     ],
 )  # fmt: skip
 def test_templates_that_grow_or_go_on_without_a_bound_are_not_admitted(text: str) -> None:
@@ -516,8 +530,24 @@ def test_templates_are_judged_up_to_a_limit_in_all() -> None:
         "{% set a %}_{% endset %}{{ ''[a ~ '_class_' ~ a] }}",
         "{% set joiner = 1 %}{{ joiner }}",
         "{{ x | join('', attribute=y) }}",
+        "{{ ''[dict(__class__=1) | first] }}", "{{ ''[dict(__cl=1, ass__=1) | join] }}",
+        "{% set u = (raise_exception | string)[15] %}{{ ''[u ~ u] }}{% set k = u ~ u %}{{ x[k] }}",
+        "{% macro u() %}_{% endmacro %}{% set k = u() ~ u() ~ 'class' %}{{ ''[k] }}",
+        "{% macro f(a) %}{% set k = a ~ a ~ 'class' %}{{ ''[k] }}{% endmacro %}{{ f('_') }}",
+        "{% macro f(a='_') %}{% set k = a ~ a %}{{ ''[k] }}{% endmacro %}",
+        "{% macro f() %}{% set k = varargs[0] ~ 'x' %}{{ ''[k] }}{% endmacro %}{{ f('_') }}",
+        "{% macro f() %}{% set k = caller() ~ 'a' %}{{ ''[k] }}{% endmacro %}"
+        "{% call f() %}_{% endcall %}",
+        "{% for a in ['_'] %}{% set k = a ~ a ~ 'class' %}{{ ''[k] }}{% endfor %}",
+        "{% set a, b = '_', '' %}{% set k = a ~ a ~ 'class' %}{{ ''[k] }}",
+        "{% with a = '_' %}{% set k = a ~ a ~ 'class' %}{{ ''[k] }}{% endwith %}",
+        "{% set k | replace('x', '_') %}xxclass{% endset %}{{ ''[k] }}",
+        "{% set d = {'a': '_'} %}{% set u = d.get('a') %}{% set k = u ~ u ~ 'class' %}{{ ''[k] }}",
+        "{% set k = '__ssalc__' %}{% set m = k[::-1] %}{{ ''[m] }}", "{{ __builtins__ }}",
+        "{% set l = [x.y] %}{{ l[0](1) }}", "{% set l = [f] %}{{ l[0](1) }}",
+        "{% set a = a" + " ~ a" * 30_000 + " %}" + "{{ x[a] }}" * 5_000,
     ],
-)
+)  # fmt: skip
 def test_names_that_a_template_builds_beforehand_are_found(text: str) -> None:
     assert scan_bytes(text.encode(), "chat_template.jinja").outcome == "rejected"
 
@@ -535,6 +565,30 @@ def test_names_that_a_template_builds_beforehand_are_found(text: str) -> None:
         "{% for i in range(messages | length) %}{% for j in range(i) %}x{% endfor %}{% endfor %}",
         "{% set index = (messages | length - 1) - loop.index0 %}{{ messages[index]['role'] }}",
         "{% set c = m.content %}{% set c = c.split('</think>')[-1].lstrip() %}{{ c }}",
+        "{% for m in messages + [{'role': '__end__'}] %}{% if m.role != '__end__' %}x{% endif %}"
+        "{% endfor %}{{ '<__image__>' in text }}{% set __text %}a{% endset %}{{ __text }}",
+        "{% set code = item['lang_code'] | replace('_', '-') %}{{ languages[code] }}",
+        "{% set task = m.get('task_name', none) %}{{ tokens[task] }}",
+        "{% set last = {'role': 'the_judge', 'content': 'a_b ' ~ c} %}"
+        "{% set all = messages + [last] %}{{ scores[all[-1]['role']] }}",
+        "{% set s = namespace(next_image=0) %}{{ images[s.next_image] }}"
+        "{% set s.next_image = s.next_image + 1 %}",
+        "{% macro a(x) %}{{ x }}{% endmacro %}{% macro b(x) %}{{ x }}{% endmacro %}"
+        "{% set parts = [] %}{% set parts = parts + [a] %}{% set parts = parts + [b] %}"
+        "{% for i in range(parts | length) %}{{ parts[i](y) }}{% endfor %}",
+        "{{ raise_exception('Unknown: ' + str(m.content)) }}",
+        "{% macro t(s) %}{% if s.a %}{{ t(s.b if s.b else 'Any') }}{% else %}{% for k in s.type %}"
+        "{{ t({'type': k}) }}{% endfor %}{% endif %}{% endmacro %}{{ t(tools) }}",
+        "{% macro t(p, need, depth=0) %}{% set i = p.get('items') %}{{ t(i, need) }}"
+        "{{ t(i.get('properties', {}), i.get('required', []), depth + 1) }}{% endmacro %}",
+        "{% macro f(content) %}{{ content }}{% endmacro %}{% set content = f(m.content) %}"
+        "{% set content = content[:9] ~ content | length | string %}"
+        "{% set content = content.split('a') | join('') %}",
+        "{% set ns = namespace(x=m.content) %}{% set p = ns.x.rsplit(tag, 1) %}"
+        "{% set ns.x = p[0] + ns.token + p[1] %}",
+        "{% set ns = namespace(all=[]) %}{% for m in messages %}{% set last = ns.all[-1] %}"
+        "{% set ns.all = ns.all[:-1] + [dict(last, content=last.content ~ m.content)] %}"
+        "{% endfor %}",
     ],
 )
 def test_what_templates_of_published_models_do_is_admitted(text: str) -> None:
