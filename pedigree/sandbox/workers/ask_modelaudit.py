@@ -37,9 +37,9 @@ def ask(request: WorkerRequest) -> dict[str, dict[str, object]]:
     said: dict[str, Any] = found.model_dump(mode="json")
     metadata = {_real(path): one or {} for path, one in said["file_metadata"].items()}
     paths = [_real(target / name) for name in json.loads(request.payload)]
-    gaps = [_find_gap(path, metadata, said) for path in paths]
-    if not any(gaps) and (said["has_errors"] or not said["success"]):
-        gaps = ["its scan failed" for _ in paths]
+    # A failure that it ascribes to no file may be about any of them.
+    failed = "its scan failed" if said["has_errors"] or not said["success"] else ""
+    gaps = [_find_gap(path, paths, metadata, said) or failed for path in paths]
     answers: dict[str, dict[str, object]] = {}
     for number, (path, why) in enumerate(zip(paths, gaps, strict=True)):
         critical = [
@@ -63,7 +63,7 @@ def _use_environment(packages: Path) -> None:
     os.environ["HOME"] = "/"
 
 
-def _find_gap(path: str, metadata: dict[str, Any], said: dict[str, Any]) -> str:
+def _find_gap(path: str, paths: list[str], metadata: dict[str, Any], said: dict[str, Any]) -> str:
     """Return why a file was not looked at in full, or nothing."""
     one = metadata.get(path, {})
     if not one.get("scanner_dependency_ids"):
@@ -72,7 +72,7 @@ def _find_gap(path: str, metadata: dict[str, Any], said: dict[str, Any]) -> str:
         reasons = one.get("scan_outcome_reasons") or []
         return f"it calls its scan {one['scan_outcome']}: {', '.join(map(str, reasons))}"
     for check in said["checks"]:
-        if check["status"] == "skipped" and _is_at(check, path, [path]):
+        if check["status"] == "skipped" and _is_at(check, path, paths):
             return f"it skipped {check['name']}"
     return ""
 

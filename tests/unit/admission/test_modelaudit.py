@@ -171,6 +171,27 @@ def test_in_a_folder_each_finding_goes_to_its_file(gate: Gate, tmp_path: Path) -
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("word", ["FAIL", "ERROR"])
+def test_a_failure_is_not_hidden_by_a_document_that_it_does_not_know(
+    gate: Gate, tmp_path: Path, word: str
+) -> None:
+    folder = model_folder(tmp_path / "m")
+    (folder / "README.md").write_text("UNKNOWN to it")
+    (folder / "NOTICE.md").write_text(f"{word}, and it says of no file which")
+    scan = admit_artifact(folder, gate, NOW).scan
+    assert scan.outcome == "quarantined"
+    assert "its scan failed" in scan.findings[0].reason
+
+
+def test_what_it_skipped_of_one_file_is_no_gap_in_another(gate: Gate, tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    (folder / "README.md").write_text("SKIP")
+    admission = admit_artifact(folder, gate, NOW)
+    assert admission.admitted, admission.scan.findings
+    said = admission.statements[-2].predicate["secondOpinions"][1]
+    assert said["incomplete"] == ["README.md"]
+
+
 def test_what_was_rejected_is_not_shown_to_it(gate: Gate, tmp_path: Path) -> None:
     (tmp_path / "bad.pkl").write_bytes(hostile(tmp_path / "canary"))
     admission = admit_artifact(tmp_path / "bad.pkl", gate, NOW)
